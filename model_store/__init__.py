@@ -1,0 +1,28 @@
+"""The pantry: versioned models, the only thing that training and service share."""
+
+from model_store.card import CARD_SCHEMA, Corruption, Metric, ModelCard, Tensor, TrainingData
+from model_store.errors import (
+    CorruptModelError,
+    InvalidNameError,
+    ModelNotFoundError,
+    StoreError,
+    VersionExistsError,
+)
+from model_store.store import ModelStore, StoredModel, default_root
+
+__all__ = [
+    "CARD_SCHEMA",
+    "CorruptModelError",
+    "Corruption",
+    "InvalidNameError",
+    "Metric",
+    "ModelCard",
+    "ModelNotFoundError",
+    "ModelStore",
+    "StoreError",
+    "StoredModel",
+    "Tensor",
+    "TrainingData",
+    "VersionExistsError",
+    "default_root",
+]

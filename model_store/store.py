@@ -1,0 +1,196 @@
+"""ModelStore: a folder of published model versions, `<name>/<version>/{model.onnx, card.json}`.
+
+The layout is also a valid Triton and OpenVINO Model Server repository.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from model_store.card import NAME_PATTERN, ModelCard
+from model_store.errors import (
+    CorruptModelError,
+    InvalidNameError,
+    ModelNotFoundError,
+    VersionExistsError,
+)
+
+MODEL_FILE = "model.onnx"
+CARD_FILE = "card.json"
+_NAME = re.compile(NAME_PATTERN)
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def default_root() -> Path:
+    """The models that ship with the package."""
+    return Path(__file__).parent / "models"
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """One published version: its card and where its files are."""
+
+    card: ModelCard
+    folder: Path
+
+    @property
+    def model_file(self) -> Path:
+        return self.folder / MODEL_FILE
+
+    def read_verified(self) -> bytes:
+        """The bytes of model.onnx, whose hash has just been checked.
+
+        Raises:
+            CorruptModelError: the file is missing or is not the one the card describes.
+        """
+        try:
+            content = self.model_file.read_bytes()
+        except OSError as error:
+            raise CorruptModelError(f"{self.model_file} cannot be read: {error.strerror}") from None
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.card.sha256:
+            raise CorruptModelError(
+                f"{self.model_file} has sha256 {found}, its card says {self.card.sha256}; publish it again"
+            )
+        return content
+
+
+class ModelStore:
+    """Reads and publishes model versions below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Every model with at least one version, sorted."""
+        if not self.root.is_dir():
+            return []
+        names = [entry.name for entry in self.root.iterdir() if _NAME.fullmatch(entry.name)]
+        return sorted(name for name in names if self.versions(name))
+
+    def versions(self, name: str) -> list[int]:
+        """Published versions of a model, ascending; empty when there is none."""
+        return sorted(int(entry.name) for entry in self._version_folders(name))
+
+    def __iter__(self) -> Iterator[StoredModel]:
+        for name in self.names():
+            for version in self.versions(name):
+                yield self._read(name, version)
+
+    def resolve(self, reference: str) -> StoredModel:
+        """Find `name` (its newest version) or `name:version`.
+
+        Raises:
+            InvalidNameError: the reference is not of that form.
+            ModelNotFoundError: there is no such model or version.
+            CorruptModelError: its card is missing or invalid.
+        """
+        name, version = parse_reference(reference)
+        published = self.versions(name)
+        if not published:
+            known = ", ".join(self.names()) or "none"
+            raise ModelNotFoundError(f"no model {name!r} in the store; there is: {known}")
+        if version is None:
+            return self._read(name, published[-1])
+        if version not in published:
+            known = ", ".join(map(str, published))
+            raise ModelNotFoundError(f"model {name!r} has no version {version}; there is: {known}")
+        return self._read(name, version)
+
+    def next_version(self, name: str) -> int:
+        return max(self.versions(name), default=0) + 1
+
+    def publish(self, card: ModelCard, model: bytes, attachments: dict[str, bytes]) -> StoredModel:
+        """Add a version; it appears complete or not at all, also after a crash or a full disk.
+
+        Args:
+            card: its sha256 must be that of `model`.
+            model: the ONNX file.
+            attachments: further files of the folder by name, such as an attribution list.
+
+        Raises:
+            VersionExistsError: that version is already there.
+            CorruptModelError: the card describes other bytes.
+        """
+        if hashlib.sha256(model).hexdigest() != card.sha256:
+            raise CorruptModelError(f"the card of {card.label} has another sha256 than its model")
+        final = self.root / card.name / str(card.version)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        # Not a version by syntax, so no reader sees it; same folder, so the rename is atomic.
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=final.parent))
+        try:
+            files = {**attachments, MODEL_FILE: model, CARD_FILE: _card_bytes(card)}
+            for name, content in files.items():
+                _write_synced(draft / name, content)
+            draft.chmod(0o755)
+            _rename_once(draft, final, card)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return StoredModel(card, final)
+
+    def _version_folders(self, name: str) -> list[Path]:
+        folder = self.root / _checked_name(name)
+        if not folder.is_dir():
+            return []
+        return [entry for entry in folder.iterdir() if _VERSION.fullmatch(entry.name) and entry.is_dir()]
+
+    def _read(self, name: str, version: int) -> StoredModel:
+        folder = self.root / name / str(version)
+        try:
+            card = ModelCard.model_validate_json((folder / CARD_FILE).read_bytes())
+        except OSError as error:
+            raise CorruptModelError(f"{folder / CARD_FILE} cannot be read: {error.strerror}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise CorruptModelError(f"{folder / CARD_FILE} is not a valid card: {where}: {first['msg']}") from None
+        if (card.name, card.version) != (name, version):
+            raise CorruptModelError(f"{folder / CARD_FILE} is the card of {card.label}, not {name}/{version}")
+        return StoredModel(card, folder)
+
+
+def parse_reference(reference: str) -> tuple[str, int | None]:
+    """Split `name` or `name:version`.
+
+    Raises:
+        InvalidNameError: it is neither.
+    """
+    name, colon, version = reference.partition(":")
+    if colon and not _VERSION.fullmatch(version):
+        raise InvalidNameError(f"{reference!r}: the version after the colon is a positive integer")
+    return _checked_name(name), int(version) if colon else None
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise InvalidNameError(
+            f"{name!r} is not a model name: small letters, digits, '.', '_' and '-', first a letter or digit"
+        )
+    return name
+
+
+def _card_bytes(card: ModelCard) -> bytes:
+    return (card.model_dump_json(indent=2) + "\n").encode()
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rename_once(draft: Path, final: Path, card: ModelCard) -> None:
+    try:
+        draft.rename(final)  # fails when `final` is a folder with files in it, so publishing twice cannot win
+    except OSError as error:
+        if final.exists():
+            raise VersionExistsError(f"{card.label} is already published; versions never change") from None
+        raise error

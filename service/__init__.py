@@ -1,0 +1,1 @@
+"""The room that answers: HTTP in front, ONNX Runtime behind, no torch anywhere."""

@@ -1,0 +1,83 @@
+"""One tree of errors: each class is one row of the error table, for HTTP and for gRPC."""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Base of everything a client can be told; the text says what to do about it."""
+
+    status: ClassVar[int] = 500
+    grpc: ClassVar[str] = "INTERNAL"
+    reason: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {}
+
+
+class BadImageError(ServiceError):
+    status, grpc, reason = 422, "INVALID_ARGUMENT", "bad-image"
+    title = "Not an image that can be read"
+
+
+class ImageTooLargeError(ServiceError):
+    status, grpc, reason = 422, "INVALID_ARGUMENT", "image-too-large"
+    title = "The image has too many pixels"
+
+
+class BadParameterError(ServiceError):
+    status, grpc, reason = 422, "INVALID_ARGUMENT", "bad-parameter"
+    title = "A parameter is unknown or has a wrong value"
+
+
+class FormatNotAllowedError(ServiceError):
+    status, grpc, reason = 415, "INVALID_ARGUMENT", "format-not-allowed"
+    title = "This image format is not accepted"
+
+
+class NotAcceptableError(ServiceError):
+    status, grpc, reason = 406, "INVALID_ARGUMENT", "not-acceptable"
+    title = "None of the formats asked for can be produced"
+
+
+class BodyTooLargeError(ServiceError):
+    status, grpc, reason = 413, "RESOURCE_EXHAUSTED", "body-too-large"
+    title = "The request body is too large"
+
+
+class UnknownModelError(ServiceError):
+    status, grpc, reason = 404, "NOT_FOUND", "unknown-model"
+    title = "There is no such model"
+
+
+class QueueFullError(ServiceError):
+    status, grpc, reason = 429, "RESOURCE_EXHAUSTED", "queue-full"
+    title = "The service is busy; try again"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": "1"}
+
+
+class DeadlineError(ServiceError):
+    status, grpc, reason = 504, "DEADLINE_EXCEEDED", "deadline"
+    title = "The request took too long"
+
+
+class ClientGoneError(ServiceError):
+    status, grpc, reason = 499, "CANCELLED", "client-gone"
+    title = "The client closed the connection"
+
+
+class DrainingError(ServiceError):
+    status, grpc, reason = 503, "UNAVAILABLE", "draining"
+    title = "The service is starting or shutting down; try another instance"
+
+
+class StartError(Exception):
+    """The service cannot start as configured; the text says which setting to change."""

@@ -1,0 +1,69 @@
+"""Large frames in overlapping tiles that join without a seam.
+
+Each tile is read with `overlap` pixels of context on every side and only its core is kept. With
+`overlap` at least the network's receptive radius and tiles that begin on its `alignment`, a core
+pixel sees just what it would see in the whole frame: no blending is needed.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Where a tile is read, and which part of the frame it fills; (top, left, bottom, right)."""
+
+    read: tuple[int, int, int, int]
+    core: tuple[int, int, int, int]
+
+
+def plan(height: int, width: int, max_pixels: int, overlap: int, alignment: int) -> list[Tile]:
+    """Cover a frame with the fewest tiles of at most about `max_pixels` each, context included.
+
+    A frame within `max_pixels` is one tile. `overlap` is rounded up to the alignment.
+    """
+    if height * width <= max_pixels:
+        whole = (0, 0, height, width)
+        return [Tile(whole, whole)]
+    margin = math.ceil(overlap / alignment) * alignment
+    core = max(alignment, int(math.sqrt(max_pixels)) - 2 * margin)
+    rows, columns = _cuts(height, core, alignment), _cuts(width, core, alignment)
+    return [
+        Tile(
+            (max(0, top - margin), max(0, left - margin), min(height, bottom + margin), min(width, right + margin)),
+            (top, left, bottom, right),
+        )
+        for top, bottom in rows
+        for left, right in columns
+    ]
+
+
+def cut(frame: Pixels, tile: Tile) -> Pixels:
+    """The pixels a tile reads, as a view."""
+    top, left, bottom, right = tile.read
+    return frame[top:bottom, left:right]
+
+
+def join(tiles: Sequence[Tile], results: Sequence[Pixels], height: int, width: int) -> Pixels:
+    """Put the cores of processed tiles, each uint8 `[h, w, C]`, together into `[height, width, C]`."""
+    if len(tiles) == 1:
+        return results[0]
+    frame = np.empty((height, width, results[0].shape[2]), np.uint8)
+    for tile, result in zip(tiles, results, strict=True):
+        top, left, bottom, right = tile.core
+        y, x = top - tile.read[0], left - tile.read[1]
+        frame[top:bottom, left:right] = result[y : y + bottom - top, x : x + right - left]
+    return frame
+
+
+def _cuts(length: int, most: int, alignment: int) -> list[tuple[int, int]]:
+    """Even stretches of at most about `most`, each beginning on the alignment."""
+    count = math.ceil(length / most)
+    step = math.ceil(length / count / alignment) * alignment
+    return [(start, min(start + step, length)) for start in range(0, length, step)]

@@ -1,0 +1,1 @@
+"""The room that learns: corruption, data, networks, training, evaluation and export."""

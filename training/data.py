@@ -1,0 +1,145 @@
+"""Folders of photographs as an endless, seeded stream of (noisy, clean) training patches."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image as PillowImage
+from PIL import ImageOps
+from torch.utils.data import Dataset, Sampler
+
+from training.corruption import Corruption, to_uint8
+from training.errors import DataError
+
+Photo = npt.NDArray[np.uint8]
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+log = logging.getLogger(__name__)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image file below `folder`, sorted, so that equal folders give equal order.
+
+    Raises:
+        DataError: the folder is missing or holds no images.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; pass the folder that holds the photographs")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise DataError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
+    return files
+
+
+def read_rgb(path: Path) -> Photo:
+    """Read one image as uint8 `[H, W, 3]`, upright."""
+    with PillowImage.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def read_photos(folder: Path, smallest: int) -> list[Photo]:
+    """Read every photograph of a folder whose shorter side is at least `smallest` pixels.
+
+    Files that cannot be read or are too small are named in the log and skipped.
+
+    Raises:
+        DataError: nothing usable is left.
+    """
+    photos = []
+    for path in image_files(folder):
+        try:
+            photo = read_rgb(path)
+        except (OSError, ValueError, PillowImage.DecompressionBombError) as error:
+            log.warning("skipped %s: cannot be read (%s)", path, error)
+            continue
+        if min(photo.shape[:2]) < smallest:
+            log.warning("skipped %s: %dx%d is under %d", path, *photo.shape[1::-1], smallest)
+            continue
+        photos.append(photo)
+    if not photos:
+        raise DataError(f"no photograph in {folder} is readable and at least {smallest} px a side")
+    return photos
+
+
+def to_tensor(image: Photo) -> torch.Tensor:
+    """uint8 `[H, W, 3]` to float32 `[3, H, W]`, 0..1."""
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1))
+    return torch.from_numpy(planes).float() / 255
+
+
+class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Patch number i of an endless stream: (noisy, clean), float32 `[3, patch, patch]`, 0..1.
+
+    The patch depends on (seed, i) alone, so any worker can make it and a resumed run goes on
+    where it stopped. Photographs are randomly shrunk (which also averages away their own noise),
+    cropped, flipped, turned, and made gray with probability `gray`.
+    """
+
+    def __init__(
+        self,
+        photos: list[Photo],
+        corruption: Corruption,
+        *,
+        patch: int,
+        shrink: float,
+        gray: float,
+        seed: int,
+    ) -> None:
+        self.photos = photos
+        self.corruption = corruption
+        self.patch = patch
+        self.shrink = shrink
+        self.gray = gray
+        self.seed = seed
+        areas = np.array([photo.shape[0] * photo.shape[1] for photo in photos], np.float64)
+        self._share = np.cumsum(areas / areas.sum())
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng((self.seed, index))
+        clean = self._clean(rng)
+        gray = rng.random() < self.gray
+        if gray:
+            clean = _gray(clean)
+        noisy = to_uint8(self.corruption.apply(clean.astype(np.float32) / 255, rng))
+        return to_tensor(_gray(noisy) if gray else noisy), to_tensor(clean)
+
+    def _clean(self, rng: np.random.Generator) -> Photo:
+        photo = self.photos[min(int(np.searchsorted(self._share, rng.random())), len(self.photos) - 1)]
+        height, width = photo.shape[:2]
+        side = round(self.patch * rng.uniform(1, min(self.shrink, min(height, width) / self.patch)))
+        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+        crop = photo[top : top + side, left : left + side]
+        if side != self.patch:
+            crop = cv2.resize(crop, (self.patch, self.patch), interpolation=cv2.INTER_AREA)
+        crop = np.rot90(crop, int(rng.integers(4)))
+        return crop[:, ::-1] if rng.random() < 0.5 else crop
+
+
+def _gray(image: Photo) -> Photo:
+    luma = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+    return cast(Photo, np.repeat(luma[..., None], 3, axis=2))
+
+
+class Stream(Sampler[int]):
+    """Indices epoch * length ... (epoch + 1) * length - 1: a stream cut into epochs.
+
+    Lightning calls `set_epoch`, also after a resume.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.epoch * self.length, (self.epoch + 1) * self.length))

@@ -1,0 +1,21 @@
+"""What can be wrong with a training run, said to the person who started it."""
+
+
+class TrainingError(Exception):
+    """Base of every error the training room raises on purpose; its text says what to do."""
+
+
+class DataError(TrainingError):
+    """The folder of images is missing, empty or unusable."""
+
+
+class RecipeError(TrainingError):
+    """The recipe is missing, has an unknown key or an impossible value."""
+
+
+class DivergedError(TrainingError):
+    """The loss is not a number any more."""
+
+
+class ParityError(TrainingError):
+    """The exported graph does not compute what the network computes."""

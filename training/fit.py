@@ -1,0 +1,174 @@
+"""The training loop, on Lightning: read it top to bottom."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger
+from torch import Tensor
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+
+from training.corruption import Mixture
+from training.data import Patches, Photo, Stream, read_photos
+from training.errors import DivergedError
+from training.losses import LOSSES, psnr
+from training.muon import hold_kernels_as_matrices, muon_and_adamw
+from training.networks import ResidualUNet
+from training.recipe import NetworkRecipe, Recipe
+
+VALIDATION_PATCHES = 128
+
+
+class Denoiser(pl.LightningModule):
+    """A network learning to undo the corruption of its recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # Muon and AdamW step together
+        self.recipe = recipe
+        self.network = build_network(recipe.network)
+        if recipe.fit.optimiser == "muon":
+            hold_kernels_as_matrices(self.network)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = LOSSES[recipe.fit.loss]
+        self.steps_done = 0
+        self.seconds_done = 0.0
+        self._clock = 0.0
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        fit = self.recipe.fit
+        if fit.optimiser == "muon":
+            return list(muon_and_adamw(self.network, fit.rate))
+        return [AdamW(self.network.parameters(), lr=fit.rate, weight_decay=0.0)]
+
+    def on_train_start(self) -> None:
+        self._clock = time.monotonic()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        noisy, clean = (x.contiguous(memory_format=torch.channels_last) for x in batch)
+        restored = self.network(noisy)
+        loss = self.loss(restored.float(), clean)
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"loss is {loss.item()} at step {self.steps_done} (data seed {self.recipe.fit.seed}); "
+                "lower fit.rate and run again: it goes on from the last good checkpoint"
+            )
+        self._step(loss)
+        self.log("loss", loss, prog_bar=True)
+        self.log("psnr", psnr(restored.detach().float(), clean), prog_bar=True)
+
+    def _step(self, loss: Tensor) -> None:
+        optimisers = self.optimizers()
+        optimisers = optimisers if isinstance(optimisers, list) else [optimisers]
+        rate = self.recipe.fit.rate * self._rate_factor()
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.zero_grad()
+        self.manual_backward(loss)
+        for optimiser in optimisers:
+            optimiser.step()
+        self.steps_done += 1
+        now = time.monotonic()
+        self.seconds_done, self._clock = self.seconds_done + now - self._clock, now
+        self.log("rate", rate)
+        if self.progress >= 1:
+            self.trainer.should_stop = True
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is used up: of steps or of time, the larger; 1 = finished."""
+        fit = self.recipe.fit
+        minutes = fit.minutes or math.inf
+        return max(self.steps_done / fit.steps, self.seconds_done / (60 * minutes))
+
+    def _rate_factor(self) -> float:
+        """Linear warm-up, then a cosine to zero (Loshchilov & Hutter 2017) over the budget."""
+        warm = min(1.0, (self.steps_done + 1) / max(1, self.recipe.fit.warmup))
+        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress)))
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        noisy, clean = batch
+        self.log("val_psnr", psnr(self.network(noisy).float(), clean), prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["recipe"] = self.recipe.model_dump(mode="json")
+        checkpoint["steps_done"] = self.steps_done
+        checkpoint["seconds_done"] = self.seconds_done
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.steps_done = checkpoint["steps_done"]
+        self.seconds_done = checkpoint["seconds_done"]
+
+
+def build_network(recipe: NetworkRecipe) -> ResidualUNet:
+    return ResidualUNet(recipe.widths, recipe.blocks, recipe.unshuffle)
+
+
+def batches(recipe: Recipe, photos: list[Photo], sampler: Any, seed: int, workers: int) -> Any:
+    patches = Patches(
+        photos,
+        Mixture(of=recipe.corruption),
+        patch=recipe.data.patch,
+        shrink=recipe.data.shrink,
+        gray=recipe.data.gray,
+        seed=seed,
+    )
+    return DataLoader(
+        patches,
+        batch_size=recipe.fit.batch,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def fit(recipe: Recipe, photos: Path, run: Path, *, workers: int = 1) -> Path:
+    """Train a recipe on a folder of photographs; goes on from `run/last.ckpt` when there is one.
+
+    Args:
+        photos: folder of clean images; each side at least `data.patch` pixels.
+        run: folder of checkpoints and metrics.csv, one for each run.
+        workers: processes that make patches; 0 makes them in the training process.
+
+    Returns:
+        The last checkpoint, whose weights are the exponential moving average.
+    """
+    pl.seed_everything(recipe.fit.seed, verbose=False)
+    images = read_photos(photos, recipe.data.patch)
+    held_out = max(1, min(recipe.data.holdout, len(images) // 4))
+    epoch = recipe.fit.epoch * recipe.fit.batch
+    model = Denoiser(recipe)
+    last = run / "last.ckpt"
+    checkpoints = ModelCheckpoint(
+        run, filename="last", save_top_k=1, enable_version_counter=False, every_n_epochs=1
+    )
+    trainer = pl.Trainer(
+        max_epochs=-1,
+        precision=recipe.fit.precision,
+        callbacks=[EMAWeightAveraging(decay=recipe.fit.ema), checkpoints, TQDMProgressBar(20)],
+        logger=CSVLogger(run, name="log"),
+        log_every_n_steps=50,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        default_root_dir=run,
+    )
+    trainer.fit(
+        model,
+        batches(recipe, images[held_out:], Stream(epoch), recipe.fit.seed, workers),
+        batches(recipe, images[:held_out], range(VALIDATION_PATCHES), recipe.fit.seed, 0),
+        ckpt_path=last if last.exists() else None,
+        weights_only=True,
+    )
+    return last

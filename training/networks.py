@@ -1,0 +1,148 @@
+"""The production network family: a residual U-Net over the pixel-unshuffled image.
+
+Full-resolution convolutions with few channels waste a CPU; half-resolution ones with 32 or more
+run at its peak. So the image is first folded, `unshuffle` x `unshuffle` pixels into channels (Shi
+et al. 2016; FFDNet, Zhang et al. 2018), and only then convolved.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def space_to_depth(image: Tensor, block: int) -> Tensor:
+    """`[N, C, H, W]` to `[N, block*block*C, H/block, W/block]` in ONNX SpaceToDepth's order."""
+    n, c, h, w = image.shape
+    split = image.reshape(n, c, h // block, block, w // block, block)
+    return split.permute(0, 3, 5, 1, 2, 4).reshape(n, block * block * c, h // block, w // block)
+
+
+def depth_to_space(folded: Tensor, block: int) -> Tensor:
+    """The inverse of `space_to_depth`."""
+    n, c, h, w = folded.shape
+    split = folded.reshape(n, block, block, c // block**2, h, w)
+    return split.permute(0, 3, 4, 1, 5, 2).reshape(n, c // block**2, h * block, w * block)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))): no normalisation, as in EDSR (Lim et al. 2017)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.second(functional.relu(self.first(x)))
+        return out
+
+
+def _blocks(width: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
+
+
+class ResidualUNet(nn.Module):
+    """Estimates the noise of an RGB image.
+
+    Args:
+        widths: channels of each level, from the finest; each level has half the resolution.
+        blocks: residual blocks of each level, on the way down and again on the way up (the
+            coarsest level has its blocks once).
+        unshuffle: side of the pixel block folded into channels before the first convolution.
+    """
+
+    def __init__(self, widths: tuple[int, ...], blocks: tuple[int, ...], unshuffle: int) -> None:
+        super().__init__()
+        self.unshuffle = unshuffle
+        self.alignment = unshuffle * 2 ** (len(widths) - 1)
+        folded = 3 * unshuffle**2
+        steps = list(zip(widths, widths[1:], strict=False))
+        self.head = nn.Conv2d(folded, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(_blocks(*level) for level in zip(widths, blocks, strict=True))
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps)
+        self.decoder = nn.ModuleList(
+            _blocks(*level) for level in zip(widths[:-1], blocks[:-1], strict=True)
+        )
+        self.tail = nn.Conv2d(widths[0], folded, 3, padding=1)
+        self._start_near_identity()
+
+    def _start_near_identity(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.orthogonal_(module.weight)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                nn.init.orthogonal_(module.second.weight, gain=0.1)
+        nn.init.orthogonal_(self.tail.weight, gain=0.1)
+
+    def folded_noise(self, x: Tensor) -> Tensor:
+        """Noise of an image folded by `space_to_depth`: `[N, 3*u*u, h, w]` to the same shape.
+
+        h and w are multiples of `alignment / unshuffle`.
+        """
+        x = self.head(x)
+        skips = []
+        for level, down in zip(self.encoder, self.down, strict=False):
+            x = level(x)
+            skips.append(x)
+            x = down(x)
+        x = self.encoder[-1](x)
+        for level, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
+            x = level(up(x) + skips.pop())
+        noise: Tensor = self.tail(x)
+        return noise
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Denoise float `[N, 3, H, W]` in 0..1; H and W are multiples of `alignment`.
+
+        The result is not clipped, so that a loss sees every error.
+        """
+        folded = space_to_depth(image, self.unshuffle)
+        return image - depth_to_space(self.folded_noise(folded), self.unshuffle)
+
+
+def denoise_uint8(network: ResidualUNet, image: Tensor, strength: Tensor) -> Tensor:
+    """What model.onnx computes, in torch: the reference of the export's parity check.
+
+    Args:
+        image: uint8 `[N, H, W, 3]`, any size.
+        strength: float `[N]`, 0..1, the share of the estimated noise that is removed.
+
+    Returns:
+        uint8 `[N, H, W, 3]`.
+    """
+    _, height, width, _ = image.shape
+    extra = (0, -width % network.alignment, 0, -height % network.alignment)
+    planes = functional.pad(image.permute(0, 3, 1, 2).float() / 255, extra, mode="replicate")
+    noise = planes - network(planes)
+    clean = (planes - strength.view(-1, 1, 1, 1) * noise).clamp(0, 1) * 255
+    return clean.round().to(torch.uint8)[:, :, :height, :width].permute(0, 2, 3, 1)
+
+
+def count_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def macs_per_pixel(network: ResidualUNet) -> float:
+    """Multiply-adds of all convolutions for each pixel of the image, counted while running."""
+    macs = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal macs
+        assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+        positions = output if isinstance(module, nn.Conv2d) else inputs[0]
+        macs += module.weight.numel() * positions.shape[2] * positions.shape[3]
+
+    side = network.alignment
+    handles = [
+        module.register_forward_hook(count)
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+    ]
+    with torch.no_grad():
+        network(torch.zeros(1, 3, side, side))
+    for handle in handles:
+        handle.remove()
+    return macs / side**2
