@@ -150,7 +150,9 @@ class ModelStore:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise CorruptModelError(f"{folder / CARD_FILE} is not a valid card: {where}: {first['msg']}") from None
+            raise CorruptModelError(
+                f"{folder / CARD_FILE} is not a valid card: {where}: {first['msg']}"
+            ) from None
         if (card.name, card.version) != (name, version):
             raise CorruptModelError(f"{folder / CARD_FILE} is the card of {card.label}, not {name}/{version}")
         return StoredModel(card, folder)

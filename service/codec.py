@@ -82,6 +82,21 @@ def sniff(data: bytes) -> ImageFormat | None:
     return None
 
 
+def _is_other_format(data: bytes) -> bool:
+    """Images that we know by sight and do not take: GIF, HEIF and AVIF, JPEG 2000, JPEG XL, PSD, ICO, SVG."""
+    return data.startswith(
+        (
+            b"GIF8",
+            b"\0\0\0\x0cjP  ",
+            b"\xff\x4f\xff\x51",
+            b"\0\0\0\x0cJXL ",
+            b"\xff\x0a",
+            b"8BPS",
+            b"\0\0\1\0",
+        )
+    ) or (data[4:8] == b"ftyp" or b"<svg" in data[:256])
+
+
 def inspect(data: bytes, limits: Limits) -> Header:
     """Check format and size by the file's header, before any pixel is decoded.
 
@@ -93,9 +108,11 @@ def inspect(data: bytes, limits: Limits) -> Header:
     if not data:
         raise BadImageError("The body is empty; send the bytes of an image file")
     found = sniff(data)
+    allowed = ", ".join(sorted(limits.formats))
+    if found is None and not _is_other_format(data):
+        raise BadImageError(f"Not an image by its first bytes; send one of {allowed}")
     if found is None or found not in limits.formats:
-        allowed = ", ".join(sorted(limits.formats))
-        raise FormatNotAllowedError(f"Not a {allowed} file by its first bytes; convert it to one of these")
+        raise FormatNotAllowedError(f"Not one of {allowed} by its first bytes; convert it")
     width, height = _webp_size(data) if found == "webp" else _pillow_size(data, found)
     header = Header(found, width, height)
     if width < 1 or height < 1:
@@ -114,7 +131,7 @@ def decode(data: bytes, header: Header) -> Picture:
     Raises:
         BadImageError: corrupt, truncated, animated, or of a kind that has no 8-bit meaning.
     """
-    with _blaming_the_file(header.format), Image.open(io.BytesIO(data), formats=[header.format]) as image:
+    with _BlamingTheFile(header.format), Image.open(io.BytesIO(data), formats=[header.format]) as image:
         if getattr(image, "is_animated", False) and header.format in ("png", "webp"):
             raise BadImageError("The image is animated; send its frames one by one")
         if image.size != (header.width, header.height):
@@ -151,7 +168,7 @@ def _save_options(format: ImageFormat, quality: int) -> dict[str, Any]:
             return {}
 
 
-class _blaming_the_file:
+class _BlamingTheFile:
     """Decoders raise whatever they like on a broken file; all of it is the file's fault."""
 
     def __init__(self, format: ImageFormat) -> None:
@@ -165,14 +182,13 @@ class _blaming_the_file:
 
 
 def _pillow_size(data: bytes, format: ImageFormat) -> tuple[int, int]:
-    with _blaming_the_file(format), Image.open(io.BytesIO(data), formats=[format]) as image:
+    with _BlamingTheFile(format), Image.open(io.BytesIO(data), formats=[format]) as image:
         return image.size
-    raise AssertionError("unreachable")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
     """Canvas size (RFC 9649, section 2); Pillow would allocate the whole canvas to tell."""
-    with _blaming_the_file("webp"):
+    with _BlamingTheFile("webp"):
         chunk = data[12:16]
         if chunk == b"VP8X":
             low_w, high_w, low_h, high_h = struct.unpack("<HBHB", data[24:30])
@@ -184,7 +200,6 @@ def _webp_size(data: bytes) -> tuple[int, int]:
             width, height = struct.unpack("<HH", data[26:30])
             return width & 0x3FFF, height & 0x3FFF
         raise BadImageError("The webp file has no picture in it")
-    raise AssertionError("unreachable")
 
 
 def _to_picture(image: Image.Image) -> Picture:
@@ -209,7 +224,9 @@ def _eight_bits(deep: npt.NDArray[Any]) -> Pixels:
 
 def _in_srgb(image: Image.Image, mode: str) -> Image.Image:
     profile = image.info.get("icc_profile")
-    converted = _by_profile(image, profile, mode) if profile and image.mode in ("RGB", "RGBA", "CMYK") else None
+    converted = (
+        _by_profile(image, profile, mode) if profile and image.mode in ("RGB", "RGBA", "CMYK") else None
+    )
     return (converted or image).convert(mode)
 
 

@@ -46,7 +46,9 @@ class Settings(BaseSettings):
     max_batch_pixels: int = Field(
         131_072, ge=0, description="images of one shape run together up to this many pixels"
     )
-    timeout_s: float = Field(30.0, gt=0, le=3600, description="seconds from the last byte in to the first out")
+    timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="seconds from the last byte in to the first out"
+    )
     jpeg_quality: int = Field(90, ge=1, le=100, description="JPEG and WebP quality when none is asked for")
 
     @property
@@ -62,7 +64,7 @@ def load_settings() -> Settings:
         StartError: a variable has an impossible value (each named).
     """
     try:
-        return Settings()  # type: ignore[call-arg]
+        return Settings()
     except ValidationError as error:
         wrong = "; ".join(
             f"QUIETFRAME_{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors()

@@ -36,7 +36,12 @@ def plan(height: int, width: int, max_pixels: int, overlap: int, alignment: int)
     rows, columns = _cuts(height, core, alignment), _cuts(width, core, alignment)
     return [
         Tile(
-            (max(0, top - margin), max(0, left - margin), min(height, bottom + margin), min(width, right + margin)),
+            (
+                max(0, top - margin),
+                max(0, left - margin),
+                min(height, bottom + margin),
+                min(width, right + margin),
+            ),
             (top, left, bottom, right),
         )
         for top, bottom in rows

@@ -14,30 +14,31 @@ from typing import Annotated, Any, Literal, cast
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat
 
 Image = npt.NDArray[np.float32]
+Photo = npt.NDArray[np.uint8]
 
 
-def _pair(value: Any) -> Any:
-    return (value, value) if isinstance(value, int | float) else value
-
-
-def _ordered(value: tuple[float, float]) -> tuple[float, float]:
-    if value[0] > value[1]:
+def _levels(value: Any) -> Any:
+    """A single level is a range of itself; a range goes upwards."""
+    if isinstance(value, int | float):
+        return (value, value)
+    if isinstance(value, list | tuple) and len(value) == 2 and value[0] > value[1]:
         raise ValueError(f"a range goes from low to high, not from {value[0]} to {value[1]}")
     return value
 
 
-def _range(low: float, high: float) -> Any:
-    level = Annotated[float, Field(ge=low, le=high)]
-    return Annotated[tuple[level, level], BeforeValidator(_pair), AfterValidator(_ordered)]
-
-
-Sigma = _range(0, 255)
-Fraction = _range(0, 1)
-Quality = _range(1, 100)
-Photons = _range(1, 1e6)
+_Grey = Annotated[float, Field(ge=0, le=255)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[float, Field(ge=1, le=1e6)]
+_Electrons = Annotated[float, Field(ge=0, le=1000)]
+_Percent = Annotated[float, Field(ge=1, le=100)]
+Sigma = Annotated[tuple[_Grey, _Grey], BeforeValidator(_levels)]
+Fraction = Annotated[tuple[_Share, _Share], BeforeValidator(_levels)]
+Photons = Annotated[tuple[_Count, _Count], BeforeValidator(_levels)]
+ReadNoise = Annotated[tuple[_Electrons, _Electrons], BeforeValidator(_levels)]
+Quality = Annotated[tuple[_Percent, _Percent], BeforeValidator(_levels)]
 
 
 class Corruption(BaseModel, ABC):
@@ -108,7 +109,7 @@ class LowLight(Corruption):
 
     kind: Literal["low-light"] = "low-light"
     photons: Photons
-    read: _range(0, 1000) = (0.0, 6.0)  # type: ignore[valid-type]
+    read: ReadNoise = (0.0, 6.0)
     demosaic: float = Field(default=0.5, ge=0, le=1)
 
     def apply(self, clean: Image, rng: np.random.Generator) -> Image:
@@ -132,8 +133,8 @@ class Jpeg(Corruption):
         quality = round(rng.uniform(*self.quality))
         bgr = to_uint8(clean)[..., ::-1]
         _, file = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        decoded = cast(npt.NDArray[np.uint8], cv2.imdecode(file, cv2.IMREAD_COLOR))
-        return decoded[..., ::-1].astype(np.float32) / 255
+        decoded = cast(Photo, cv2.imdecode(file, cv2.IMREAD_COLOR))
+        return to_float(decoded[..., ::-1])
 
 
 class Sequence(Corruption):
@@ -166,16 +167,19 @@ AnyCorruption = Annotated[
 ]
 
 
-def to_uint8(image: Image) -> npt.NDArray[np.uint8]:
+def to_float(photo: Photo) -> Image:
+    """8-bit levels as float32 of 0..1."""
+    return photo.astype(np.float32) / np.float32(255)
+
+
+def to_uint8(image: Image) -> Photo:
     """Clip to 0..1 and round to the 8-bit levels a file or a camera stores."""
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 def srgb_to_linear(image: Image) -> Image:
     """IEC 61966-2-1 decoding of values in 0..1."""
-    return np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4).astype(
-        np.float32
-    )
+    return np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def linear_to_srgb(image: Image) -> Image:

@@ -7,16 +7,13 @@ from typing import cast
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image as PillowImage
 from PIL import ImageOps
 from torch.utils.data import Dataset, Sampler
 
-from training.corruption import Corruption, to_uint8
+from training.corruption import Corruption, Photo, to_float, to_uint8
 from training.errors import DataError
-
-Photo = npt.NDArray[np.uint8]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 log = logging.getLogger(__name__)
@@ -105,7 +102,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         gray = rng.random() < self.gray
         if gray:
             clean = _gray(clean)
-        noisy = to_uint8(self.corruption.apply(clean.astype(np.float32) / 255, rng))
+        noisy = to_uint8(self.corruption.apply(to_float(clean), rng))
         return to_tensor(_gray(noisy) if gray else noisy), to_tensor(clean)
 
     def _clean(self, rng: np.random.Generator) -> Photo:
@@ -115,7 +112,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
         crop = photo[top : top + side, left : left + side]
         if side != self.patch:
-            crop = cv2.resize(crop, (self.patch, self.patch), interpolation=cv2.INTER_AREA)
+            crop = cast(Photo, cv2.resize(crop, (self.patch, self.patch), interpolation=cv2.INTER_AREA))
         crop = np.rot90(crop, int(rng.integers(4)))
         return crop[:, ::-1] if rng.random() < 0.5 else crop
 

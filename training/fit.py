@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
-from training.corruption import Mixture
-from training.data import Patches, Photo, Stream, read_photos
+from training.corruption import Mixture, Photo
+from training.data import Patches, Stream, read_photos
 from training.errors import DivergedError
 from training.losses import LOSSES, psnr
 from training.muon import hold_kernels_as_matrices, muon_and_adamw

@@ -5,6 +5,8 @@ run at its peak. So the image is first folded, `unshuffle` x `unshuffle` pixels 
 et al. 2016; FFDNet, Zhang et al. 2018), and only then convolved.
 """
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -54,16 +56,14 @@ class ResidualUNet(nn.Module):
     def __init__(self, widths: tuple[int, ...], blocks: tuple[int, ...], unshuffle: int) -> None:
         super().__init__()
         self.unshuffle = unshuffle
-        self.alignment = unshuffle * 2 ** (len(widths) - 1)
+        self.alignment: int = unshuffle * 2 ** (len(widths) - 1)
         folded = 3 * unshuffle**2
-        steps = list(zip(widths, widths[1:], strict=False))
+        steps = list(itertools.pairwise(widths))
         self.head = nn.Conv2d(folded, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(_blocks(*level) for level in zip(widths, blocks, strict=True))
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps)
-        self.decoder = nn.ModuleList(
-            _blocks(*level) for level in zip(widths[:-1], blocks[:-1], strict=True)
-        )
+        self.decoder = nn.ModuleList(_blocks(*level) for level in zip(widths[:-1], blocks[:-1], strict=True))
         self.tail = nn.Conv2d(widths[0], folded, 3, padding=1)
         self._start_near_identity()
 
@@ -71,7 +71,8 @@ class ResidualUNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.orthogonal_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 nn.init.orthogonal_(module.second.weight, gain=0.1)
@@ -117,7 +118,7 @@ def denoise_uint8(network: ResidualUNet, image: Tensor, strength: Tensor) -> Ten
     extra = (0, -width % network.alignment, 0, -height % network.alignment)
     planes = functional.pad(image.permute(0, 3, 1, 2).float() / 255, extra, mode="replicate")
     noise = planes - network(planes)
-    clean = (planes - strength.view(-1, 1, 1, 1) * noise).clamp(0, 1) * 255
+    clean: Tensor = (planes - strength.view(-1, 1, 1, 1) * noise).clamp(0, 1) * 255
     return clean.round().to(torch.uint8)[:, :, :height, :width].permute(0, 2, 3, 1)
 
 

@@ -1,0 +1,35 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: serve test lint format bench demo
+
+serve: .venv/serve.done
+	$(BIN)/quietframe serve
+
+test: .venv/all.done
+	$(BIN)/pytest
+
+lint: .venv/all.done
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/all.done
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/serve.done
+	$(BIN)/quietframe bench
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/serve.done: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[cpu]'
+	touch $@
+
+# torch by its exact version first and alone: anything looser may bring gigabytes of CUDA.
+.venv/all.done: pyproject.toml .venv/serve.done
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,train,dev]'
+	touch $@

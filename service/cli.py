@@ -1,0 +1,181 @@
+"""`quietframe serve | denoise | models | health | bench`."""
+
+import os
+import socket
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from model_store import ModelStore, StoreError
+from service.errors import StartError
+from service.settings import ImageFormat, load_settings
+
+FORMATS = click.Choice(get_args(ImageFormat))
+STORE = click.option("--store", "model_store", type=click.Path(path_type=Path), help="folder of models")
+DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="where to run")
+
+
+class _Errors(click.Group):
+    """Says what is wrong in one line, without a traceback, for errors made to be read."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (StartError, StoreError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=_Errors)
+@click.version_option(package_name="quietframe")
+def main() -> None:
+    """Denoise images: as a service, or in this process."""
+
+
+@main.command()
+@click.option("--host", help="IP address to listen on; default 127.0.0.1, loopback only")
+@click.option("--port", type=int, help="default 3000")
+@click.option("--workers", type=int, help="processes; default 1")
+@DEVICE
+@STORE
+def serve(**options: Any) -> None:
+    """Start the HTTP service. Every QUIETFRAME_* variable of service/settings.py applies."""
+    _set(options)
+    settings = load_settings()
+    _check_port_is_free(settings.host, settings.port)
+    ModelStore(settings.model_store).resolve(settings.default_model).read_verified()
+    environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "true"}
+    command = [sys.executable, "-m", "bentoml", "serve", "service.app:Quietframe"]
+    # The package's own folder, or a folder `service` where the command is given would shadow it.
+    place = ["--working-dir", str(Path(__file__).parent.parent)]
+    address = ["--host", settings.host, "--port", str(settings.port)]
+    sys.stdout.flush()
+    os.execve(sys.executable, [*command, *place, *address], environment)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="folder, or file for one file"
+)
+@click.option("--model", help="`name` or `name:version`")
+@click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True)
+@click.option("--format", "format", type=FORMATS, help="output format; default that of the input")
+@click.option("--quality", type=click.IntRange(1, 100), help="of JPEG and WebP output")
+@DEVICE
+@STORE
+def denoise(
+    paths: tuple[Path, ...],
+    out: Path,
+    model: str | None,
+    strength: float,
+    format: ImageFormat | None,
+    quality: int | None,
+    **options: Any,
+) -> None:
+    """Denoise files and folders of images, without a server.
+
+    Exit status: 0 all done, 1 some failed (each is named), 2 wrong usage.
+    """
+    from service.files import denoise_files, plan_files
+    from service.pipeline import Order, Pipeline
+
+    _set(options)
+    settings = load_settings()
+    jobs = plan_files(paths, out, format)
+    pipeline = Pipeline(settings.model_copy(update={"default_model": model or settings.default_model}))
+    failed = denoise_files(pipeline, jobs, Order(None, strength, format, quality))
+    if failed:
+        sys.exit(1)
+
+
+@main.group()
+def models() -> None:
+    """Look at the models of the store."""
+
+
+@models.command("list")
+@STORE
+def list_models(**options: Any) -> None:
+    """Every version: name, parameters, multiply-adds, summary."""
+    for stored in _store(options):
+        card = stored.card
+        size = f"{card.parameters / 1000:.0f}k parameters, {card.macs_per_pixel / 1000:.1f}k MAC/pixel"
+        click.echo(f"{card.name}:{card.version}  {size}  {card.summary}")
+
+
+@models.command()
+@click.argument("reference")
+@STORE
+def show(reference: str, **options: Any) -> None:
+    """The card of `name` or `name:version`, as JSON."""
+    click.echo(_store(options).resolve(reference).card.model_dump_json(indent=2))
+
+
+@models.command()
+@click.argument("reference", required=False)
+@STORE
+def verify(reference: str | None, **options: Any) -> None:
+    """Check the hash of one model, or of all."""
+    store = _store(options)
+    chosen = [store.resolve(reference)] if reference else list(store)
+    if not chosen:
+        raise click.ClickException(f"{store.root} holds no models")
+    for stored in chosen:
+        stored.read_verified()
+        click.echo(f"ok  {stored.card.label}  {stored.card.sha256}")
+
+
+@main.command()
+@click.option("--host", help="default 127.0.0.1")
+@click.option("--port", type=int, help="default 3000")
+def health(**options: Any) -> None:
+    """Exit status 0 if the service on this host is ready, else 1."""
+    _set(options)
+    settings = load_settings()
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
+    url = f"http://{host}:{settings.port}/readyz"
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            click.echo("ready")
+    except (urllib.error.URLError, OSError) as error:
+        raise click.ClickException(f"{url}: {error}") from None
+
+
+@main.command()
+@click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+@click.option("--requests", default=30, show_default=True, help="timed requests on each side")
+def bench(image: Path | None, requests: int) -> None:
+    """Time HTTP against decode + run + encode called directly, and against the bare convolutions."""
+    from service.bench import run_bench
+
+    run_bench(load_settings(), image, requests)
+
+
+def _set(options: dict[str, Any]) -> None:
+    """Command line options are settings given for one run."""
+    for name, value in options.items():
+        if value is not None:
+            os.environ[f"QUIETFRAME_{name.upper()}"] = str(value)
+
+
+def _store(options: dict[str, Any]) -> ModelStore:
+    _set(options)
+    return ModelStore(load_settings().model_store)
+
+
+def _check_port_is_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
+
+
+if __name__ == "__main__":
+    main()

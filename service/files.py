@@ -1,0 +1,158 @@
+"""Files and folders through the pipeline, without a server."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from service.errors import ServiceError
+from service.pipeline import Order, Pipeline
+from service.settings import ImageFormat
+
+SUFFIXES: dict[ImageFormat, tuple[str, ...]] = {
+    "jpeg": (".jpg", ".jpeg"),
+    "png": (".png",),
+    "webp": (".webp",),
+    "bmp": (".bmp",),
+    "tiff": (".tif", ".tiff"),
+}
+_ALL_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+
+@dataclass(frozen=True)
+class Job:
+    source: Path
+    target: Path
+
+
+def plan_files(paths: Sequence[Path], out: Path, format: ImageFormat | None) -> list[Job]:
+    """What to read and where to write; folders keep their structure below `out`.
+
+    Raises:
+        click.UsageError: a path is missing or holds no images, or a result would overwrite an
+            input or another result.
+    """
+    single_file = (
+        len(paths) == 1 and paths[0].is_file() and not out.is_dir() and out.suffix.lower() in _ALL_SUFFIXES
+    )
+    if single_file:
+        jobs = [Job(paths[0], out)]
+    else:
+        jobs = [
+            Job(source, out / _renamed(source.relative_to(base), format))
+            for path in paths
+            for base, source in _images(path)
+        ]
+    _refuse_overwriting(jobs)
+    return jobs
+
+
+def denoise_files(pipeline: Pipeline, jobs: Sequence[Job], order: Order) -> int:
+    """Run jobs with a progress bar; one that fails is named and the rest go on.
+
+    Returns:
+        The number of failed files.
+    """
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.2f} images/s"),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("denoise", total=len(jobs), rate=0.0)
+            failed = asyncio.run(_denoise_all(pipeline, jobs, order, progress, bar))
+            task = progress.tasks[bar]
+            rate = len(jobs) / max(task.finished_time or 0.0, 1e-9)
+    finally:
+        pipeline.close()
+    console.print(f"{len(jobs) - failed} of {len(jobs)} images, {rate:.2f} images/s")
+    return failed
+
+
+async def _denoise_all(
+    pipeline: Pipeline, jobs: Sequence[Job], order: Order, progress: Progress, bar: TaskID
+) -> int:
+    failed = 0
+    # Enough at once that decoding and encoding go on beside inference, and no more in memory.
+    places = asyncio.Semaphore(pipeline.settings.threads_per_worker + 1)
+
+    async def one(job: Job) -> None:
+        nonlocal failed
+        async with places:
+            try:
+                await _denoise_one(pipeline, job, order)
+            except (ServiceError, OSError) as error:
+                failed += 1
+                progress.console.print(f"failed: {job.source}: {error}", markup=False, soft_wrap=True)
+        elapsed = progress.tasks[bar].elapsed or 1e-9
+        progress.update(bar, advance=1, rate=(progress.tasks[bar].completed + 1) / elapsed)
+
+    async with asyncio.TaskGroup() as group:
+        for job in jobs:
+            group.create_task(one(job))
+    return failed
+
+
+async def _denoise_one(pipeline: Pipeline, job: Job, order: Order) -> None:
+    data = await asyncio.to_thread(job.source.read_bytes)
+    if job.target.suffix.lower() in _ALL_SUFFIXES and order.format is None:
+        order = Order(order.model, order.strength, _format_of(job.target), order.quality)
+    done = await pipeline.denoise(data, order)
+    await asyncio.to_thread(_write_whole, job.target, done.data)
+
+
+def _write_whole(target: Path, content: bytes) -> None:
+    """Appears complete or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=".quietframe-", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(draft).chmod(0o644)
+        Path(draft).replace(target)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def _images(path: Path) -> list[tuple[Path, Path]]:
+    """(folder that names are relative to, file) for a file or everything below a folder."""
+    if path.is_file():
+        return [(path.parent, path)]
+    if not path.exists():
+        raise click.UsageError(f"{path} does not exist")
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _ALL_SUFFIXES)
+    if not found:
+        raise click.UsageError(f"{path} holds no images ({', '.join(sorted(_ALL_SUFFIXES))})")
+    return [(path, file) for file in found]
+
+
+def _renamed(name: Path, format: ImageFormat | None) -> Path:
+    if format is None or name.suffix.lower() in SUFFIXES[format]:
+        return name
+    return name.with_suffix(SUFFIXES[format][0])
+
+
+def _format_of(target: Path) -> ImageFormat:
+    return next(format for format, suffixes in SUFFIXES.items() if target.suffix.lower() in suffixes)
+
+
+def _refuse_overwriting(jobs: Sequence[Job]) -> None:
+    sources = {job.source.resolve() for job in jobs}
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        target = job.target.resolve()
+        if target in sources:
+            raise click.UsageError(f"{job.target} is an input; choose another --out")
+        if target in taken:
+            raise click.UsageError(f"{taken[target]} and {job.source} would both become {job.target}")
+        taken[target] = job.source

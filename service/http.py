@@ -1,0 +1,217 @@
+"""HTTP routes: they translate requests into orders for the pipeline, and its answers back."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from http import HTTPStatus
+from typing import Annotated, Any, TypeVar
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from swagger_ui_bundle import swagger_ui_path
+
+from model_store import CorruptModelError, InvalidNameError, ModelCard, ModelNotFoundError
+from service import codec, metrics
+from service.accept import choose_format
+from service.body import FIELD, read_image
+from service.errors import (
+    BadParameterError,
+    ClientGoneError,
+    DrainingError,
+    ServiceError,
+    UnknownModelError,
+)
+from service.pipeline import Denoised, Order, Pipeline
+from service.settings import ImageFormat
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+PROBLEM = "application/problem+json"
+DESCRIPTION = "Takes noisy images, gives back clean ones."
+
+
+class DenoiseQuery(BaseModel):
+    """Query of /v1/denoise; anything else in the query is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, description="`name` or `name:version`; the default model if absent")
+    strength: float = Field(1.0, ge=0, le=1, description="share of the estimated noise to remove")
+    format: ImageFormat | None = Field(
+        None, description="output format; else by Accept, else that of the input"
+    )
+    quality: int | None = Field(None, ge=1, le=100, description="of JPEG and WebP output")
+
+
+class Models(BaseModel):
+    models: list[ModelCard]
+
+
+def build_app() -> FastAPI:
+    """The application; `app.state.pipeline` is set by whoever starts it."""
+    app = FastAPI(title="quietframe", description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app.state.pipeline = None
+    app.add_api_route(
+        "/v1/denoise",
+        denoise,
+        methods=["POST"],
+        response_class=Response,
+        responses=_answers(),
+        openapi_extra=_request_body(),
+        summary="Denoise one image",
+    )
+    app.add_api_route("/v1/models", list_models, response_model=Models, summary="Every model's card")
+    app.add_api_route("/v1/models/{name}", show_model, response_model=ModelCard, summary="One card")
+    app.add_api_route("/metrics", expose_metrics, include_in_schema=False)
+    app.add_api_route("/docs", docs, include_in_schema=False)
+    app.add_api_route("/", index, include_in_schema=False)
+    app.mount("/docs/static", StaticFiles(directory=swagger_ui_path))
+    app.add_exception_handler(ServiceError, _answer_service_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_bug)
+    return app
+
+
+async def denoise(request: Request, query: Annotated[DenoiseQuery, Query()]) -> Response:
+    """Send the bytes of an image file as the body, or as the multipart field `image`.
+
+    JPEG, PNG, WebP, BMP and TIFF. EXIF orientation is applied and metadata dropped, colours come
+    back as sRGB, alpha is kept where the output format has it and else flattened on white.
+    """
+    pipeline = _pipeline(request)
+    with pipeline.admission.request():
+        data = await read_image(request, pipeline.settings.max_body_bytes)
+        same = codec.sniff(data)
+        accept = request.headers.get("accept")
+        format = query.format or (choose_format(accept, same) if same else None)
+        order = Order(query.model, query.strength, format, query.quality)
+        done = await _while_connected(request, pipeline.denoise(data, order))
+    metrics.REQUESTS.labels(done.card.label, "ok").inc()
+    return Response(done.data, media_type=done.media_type, headers=_headers(done))
+
+
+async def list_models(request: Request) -> Models:
+    store = _pipeline(request).store
+    return Models(models=await asyncio.to_thread(lambda: [each.card for each in store]))
+
+
+async def show_model(request: Request, name: str) -> ModelCard:
+    """The newest version of `name`, or `name:version`."""
+    store = _pipeline(request).store
+    try:
+        return (await asyncio.to_thread(store.resolve, name)).card
+    except (InvalidNameError, ModelNotFoundError, CorruptModelError) as error:
+        raise UnknownModelError(str(error)) from None
+
+
+async def expose_metrics() -> Response:
+    return Response(await asyncio.to_thread(metrics.exposition), media_type="text/plain; version=0.0.4")
+
+
+async def docs() -> HTMLResponse:
+    """Swagger UI from a package, because a camera network has no way to a CDN."""
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="quietframe",
+        swagger_js_url="/docs/static/swagger-ui-bundle.js",
+        swagger_css_url="/docs/static/swagger-ui.css",
+        swagger_favicon_url="/docs/static/favicon-32x32.png",
+    )
+
+
+async def index() -> RedirectResponse:
+    return RedirectResponse("/docs")
+
+
+def _pipeline(request: Request) -> Pipeline:
+    pipeline: Pipeline | None = request.app.state.pipeline
+    if pipeline is None:
+        raise DrainingError
+    return pipeline
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`; cancel it when the client hangs up, as nobody will read the result."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _headers(done: Denoised) -> dict[str, str]:
+    timing = ", ".join(f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in done.seconds.items())
+    return {"Server-Timing": timing, "X-Model": done.card.label, "Vary": "Accept"}
+
+
+def _problem(status: int, reason: str, title: str, detail: str, headers: Any = None) -> JSONResponse:
+    """RFC 9457."""
+    body = {"type": f"urn:quietframe:{reason}", "title": title, "status": status, "detail": detail}
+    return JSONResponse(body, status, headers, PROBLEM)
+
+
+async def _answer_service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    metrics.REQUESTS.labels("", error.reason).inc()
+    return _problem(error.status, error.reason, error.title, error.detail, error.headers)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    wrong = "; ".join(f"{each['loc'][-1]}: {_plain(each)}" for each in error.errors())
+    return await _answer_service_error(request, BadParameterError(wrong))
+
+
+def _plain(problem: Any) -> str:
+    if problem["type"] == "extra_forbidden":
+        return f"no such parameter; there are {', '.join(DenoiseQuery.model_fields)}"
+    return str(problem["msg"])
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    reason = status.phrase.lower().replace(" ", "-")
+    return _problem(status, reason, status.phrase, f"{request.method} {request.url.path}", error.headers)
+
+
+async def _answer_bug(request: Request, error: Exception) -> Response:
+    log.error("unexpected error on %s %s", request.method, request.url.path, exc_info=error)
+    return await _answer_service_error(request, ServiceError())
+
+
+def _request_body() -> dict[str, Any]:
+    file = {"schema": {"type": "string", "format": "binary"}}
+    form = {"type": "object", "required": [FIELD], "properties": {FIELD: file["schema"]}}
+    raw = dict.fromkeys(codec.MEDIA_TYPES.values(), file)
+    return {"requestBody": {"required": True, "content": {**raw, "multipart/form-data": {"schema": form}}}}
+
+
+def _answers() -> dict[int | str, dict[str, Any]]:
+    schema = {"type": "string", "format": "binary"}
+    errors = (404, 406, 413, 415, 422, 429, 503, 504)
+    problem = {PROBLEM: {"schema": {"type": "object"}}}
+    return {
+        200: {
+            "description": "The clean image",
+            "content": {media_type: {"schema": schema} for media_type in codec.MEDIA_TYPES.values()},
+        },
+        **{status: {"description": HTTPStatus(status).phrase, "content": problem} for status in errors},
+    }

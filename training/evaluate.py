@@ -1,0 +1,169 @@
+"""PSNR and SSIM tables: noisy input, classical peers and our model on the same images, in one run."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from tqdm import tqdm
+
+from model_store import Metric
+from training.corruption import (
+    AnyCorruption,
+    Gaussian,
+    Jpeg,
+    LowLight,
+    Masking,
+    Photo,
+    SaltAndPepper,
+    to_float,
+    to_uint8,
+)
+from training.data import image_files, read_rgb
+from training.errors import DataError
+from training.peers import Denoiser
+
+REAL = "real noise"
+
+STANDARD: dict[str, AnyCorruption] = {
+    "gaussian 15": Gaussian(sigma=(15, 15)),
+    "gaussian 25": Gaussian(sigma=(25, 25)),
+    "gaussian 50": Gaussian(sigma=(50, 50)),
+    "salt-and-pepper 10 %": SaltAndPepper(amount=(0.1, 0.1)),
+    "masking 30 %": Masking(amount=(0.3, 0.3)),
+    "jpeg quality 20": Jpeg(quality=(20, 20)),
+    "low light, 100 photons": LowLight(photons=(100, 100), read=(3, 3), demosaic=1.0),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A noisy image and its clean one; `sigma` is what a peer may be told."""
+
+    noisy: Photo
+    clean: Photo
+    sigma: float | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One denoiser on one image; None where it has no answer."""
+
+    psnr: float
+    ssim: float
+    seconds: float
+    pixels: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """All scores of one corruption on one folder: name of the denoiser -> score of each image."""
+
+    dataset: str
+    corruption: str
+    scores: dict[str, list[Score]]
+
+    def mean(self, name: str, field: str) -> float:
+        return float(np.mean([getattr(score, field) for score in self.scores[name]]))
+
+
+def evaluate(folder: Path, denoisers: Sequence[Denoiser], names: Sequence[str]) -> list[Row]:
+    """Score denoisers on a folder.
+
+    A folder of `*_noisy` / `*_reference` files is measured as it is (real noise); any other is
+    corrupted with each of `names` of STANDARD, the seed of an image being its place in the folder.
+    """
+    if any(path.stem.endswith("_noisy") for path in image_files(folder)):
+        return [_score(folder.name, REAL, list(_real_pairs(folder)), denoisers)]
+    return [
+        _score(folder.name, name, list(_synthetic_pairs(folder, STANDARD[name])), denoisers) for name in names
+    ]
+
+
+def _synthetic_pairs(folder: Path, corruption: AnyCorruption) -> Iterator[Pair]:
+    sigma = corruption.sigma[0] if isinstance(corruption, Gaussian) else None
+    for index, path in enumerate(image_files(folder)):
+        clean = read_rgb(path)
+        noisy = corruption.apply(to_float(clean), np.random.default_rng(index))
+        yield Pair(to_uint8(noisy), clean, sigma)
+
+
+def _real_pairs(folder: Path) -> Iterator[Pair]:
+    for path in image_files(folder):
+        if path.stem.endswith("_noisy"):
+            reference = path.with_stem(path.stem.removesuffix("_noisy") + "_reference")
+            if not reference.exists():
+                raise DataError(f"{path} has no {reference.name} beside it")
+            yield Pair(read_rgb(path), read_rgb(reference), None)
+
+
+def _score(dataset: str, corruption: str, pairs: list[Pair], denoisers: Sequence[Denoiser]) -> Row:
+    scores = {"noisy": [_compare(pair.noisy, pair, 0.0) for pair in pairs]}
+    for denoiser in denoisers:
+        for pair in tqdm(pairs, desc=f"{corruption}: {denoiser.name}", leave=False):
+            begun = time.perf_counter()
+            restored = denoiser(pair.noisy, pair.sigma)
+            seconds = time.perf_counter() - begun
+            if restored is not None:
+                scores.setdefault(denoiser.name, []).append(_compare(restored, pair, seconds))
+    return Row(dataset, corruption, scores)
+
+
+def _compare(image: Photo, pair: Pair, seconds: float) -> Score:
+    return Score(
+        peak_signal_noise_ratio(pair.clean, image, data_range=255),
+        structural_similarity(pair.clean, image, channel_axis=2, data_range=255),
+        seconds,
+        pair.clean.shape[0] * pair.clean.shape[1],
+    )
+
+
+def as_metrics(rows: Sequence[Row], ours: str) -> list[Metric]:
+    """The rows a model card keeps."""
+    return [
+        Metric(
+            dataset=row.dataset,
+            images=len(row.scores[ours]),
+            corruption=row.corruption,
+            psnr_noisy=round(row.mean("noisy", "psnr"), 2),
+            psnr_restored=round(row.mean(ours, "psnr"), 2),
+            ssim_noisy=round(row.mean("noisy", "ssim"), 4),
+            ssim_restored=round(row.mean(ours, "ssim"), 4),
+        )
+        for row in rows
+    ]
+
+
+def as_table(rows: Sequence[Row], ours: str) -> str:
+    """A Markdown table: PSNR in dB / SSIM of each denoiser, gain of ours (mean, worst), ms/MP."""
+    names = list(dict.fromkeys(name for row in rows for name in row.scores))
+    lines = [
+        "| images | corruption | " + " | ".join(names) + " | gain of ours, mean / worst |",
+        "|" + "---|" * (len(names) + 3),
+    ]
+    for row in rows:
+        cells = [_cell(row, name) for name in names]
+        gains = [
+            ours.psnr - noisy.psnr for ours, noisy in zip(row.scores[ours], row.scores["noisy"], strict=True)
+        ]
+        images = f"{row.dataset} ({len(gains)})"
+        gain = f"{np.mean(gains):+.2f} / {min(gains):+.2f} dB"
+        lines.append(f"| {images} | {row.corruption} | " + " | ".join(cells) + f" | {gain} |")
+    speeds = [_speed(rows, name) for name in names]
+    lines.append("| all | ms per megapixel | " + " | ".join(speeds) + " | |")
+    return "\n".join(lines)
+
+
+def _cell(row: Row, name: str) -> str:
+    if name not in row.scores:
+        return "-"
+    return f"{row.mean(name, 'psnr'):.2f} / {row.mean(name, 'ssim'):.3f}"
+
+
+def _speed(rows: Sequence[Row], name: str) -> str:
+    scores = [score for row in rows for score in row.scores.get(name, [])]
+    if name == "noisy":
+        return "-"
+    return f"{1e9 * sum(s.seconds for s in scores) / sum(s.pixels for s in scores):.0f}"
