@@ -1,10 +1,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test lint format bench demo
+.PHONY: serve install test lint format bench demo
 
 serve: .venv/serve.done
 	$(BIN)/quietframe serve
+
+install: .venv/all.done
 
 test: .venv/all.done
 	$(BIN)/pytest
@@ -20,6 +22,10 @@ format: .venv/all.done
 
 bench: .venv/serve.done
 	$(BIN)/quietframe bench
+
+# Draws the picture and the sample of the README anew, with the model in the repository.
+demo: .venv/all.done
+	$(BIN)/python -m training plot before-after --out docs
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

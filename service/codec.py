@@ -9,6 +9,7 @@ taken; an animation is an error, as a still would not be what its sender expects
 
 import io
 import struct
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ Pixels = npt.NDArray[np.uint8]
 
 # The limits of `Limits` replace Pillow's own, which would only warn for some sizes.
 Image.MAX_IMAGE_PIXELS = None
+# A broken file is answered to its sender; strangers must not be able to fill our log.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 MEDIA_TYPES: dict[ImageFormat, str] = {
     "jpeg": "image/jpeg",

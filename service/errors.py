@@ -49,6 +49,10 @@ class BodyTooLargeError(ServiceError):
     status, grpc, reason = 413, "RESOURCE_EXHAUSTED", "body-too-large"
     title = "The request body is too large"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Connection": "close"}  # or the rest of the body would still be read
+
 
 class UnknownModelError(ServiceError):
     status, grpc, reason = 404, "NOT_FOUND", "unknown-model"

@@ -27,19 +27,26 @@ class _Errors(click.Group):
 @click.group(cls=_Errors)
 def main() -> None:
     """Train, measure and publish denoising autoencoders."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
 
 
 @main.command()
 @click.argument("recipe")
 @click.option("--photos", type=FOLDER, required=True, help="folder of clean photographs")
 @click.option("--run", type=click.Path(path_type=Path), help="checkpoints and log; default runs/RECIPE")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="stop after this long; overrides the recipe",
+)
 @click.option("--workers", default=1, show_default=True, help="processes that make patches")
-def fit(recipe: str, photos: Path, run: Path | None, workers: int) -> None:
+def fit(recipe: str, photos: Path, run: Path | None, minutes: float | None, workers: int) -> None:
     """Train RECIPE (a name in training/recipes or a .toml); goes on where an earlier run stopped."""
     from training.fit import fit as train
 
     loaded = load_recipe(recipe)
+    if minutes is not None:
+        loaded = loaded.model_copy(update={"fit": loaded.fit.model_copy(update={"minutes": minutes})})
     checkpoint = train(loaded, photos, run or Path("runs") / loaded.name, workers=workers)
     click.echo(f"trained: {checkpoint}")
 
@@ -106,3 +113,25 @@ def export(run: Path, photos: Path, metrics_file: Path, store: Path) -> None:
 
     stored = export_run(run, ModelStore(store), read_metrics(metrics_file), photos)
     click.echo(f"published {stored.card.label}: {stored.folder}")
+
+
+@main.group()
+def plot() -> None:
+    """Draw pictures."""
+
+
+@plot.command("before-after")
+@click.option("--model", default="frames-balanced", show_default=True, help="`name` or `name:version`")
+@click.option(
+    "--store", type=click.Path(path_type=Path), default=default_root(), help="folder of published models"
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="folder for the pictures")
+def before_after(model: str, store: Path, out: Path) -> None:
+    """A noisy photograph beside what the model makes of it."""
+    from training import plots
+    from training.peers import OnnxDenoiser
+
+    stored = ModelStore(store).resolve(model)
+    ours = OnnxDenoiser.load(stored.card.label, stored.read_verified(), threads=0)
+    before, after = plots.before_after(ours, out)
+    click.echo(f"{stored.card.label}: {before:.2f} dB in, {after:.2f} dB out")

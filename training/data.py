@@ -34,9 +34,16 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def read_rgb(path: Path) -> Photo:
-    """Read one image as uint8 `[H, W, 3]`, upright."""
-    with PillowImage.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    """Read one image as uint8 `[H, W, 3]`, upright.
+
+    Raises:
+        DataError: it cannot be read; the file is named.
+    """
+    try:
+        with PillowImage.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
 
 
 def read_photos(folder: Path, smallest: int) -> list[Photo]:
@@ -51,8 +58,8 @@ def read_photos(folder: Path, smallest: int) -> list[Photo]:
     for path in image_files(folder):
         try:
             photo = read_rgb(path)
-        except (OSError, ValueError, PillowImage.DecompressionBombError) as error:
-            log.warning("skipped %s: cannot be read (%s)", path, error)
+        except DataError as error:
+            log.warning("skipped: %s", error)
             continue
         if min(photo.shape[:2]) < smallest:
             log.warning("skipped %s: %dx%d is under %d", path, *photo.shape[1::-1], smallest)

@@ -3,8 +3,10 @@
 import copy
 import hashlib
 import json
+import logging
 import platform
 import subprocess
+import warnings
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +38,8 @@ from training.networks import ResidualUNet, count_parameters, denoise_uint8, mac
 from training.recipe import Recipe
 
 OPSET = 18
+# It warns that torchvision, which we do not use, is not installed.
+logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 # Everything around the network, so that every runtime gets the same pixels: bytes to 0..1, padding
 # to the network's multiple, folding, and back. Layout changes run on bytes where they can.
@@ -141,16 +145,18 @@ def _export_core(network: ResidualUNet) -> onnx.ModelProto:
     multiple = network.alignment // network.unshuffle
     n, h, w = (torch.export.Dim(name) for name in "nhw")
     example = torch.zeros(2, 3 * network.unshuffle**2, 4 * multiple, 6 * multiple)
-    program = torch.onnx.export(
-        _FoldedNoise(network).eval(),
-        (example,),
-        input_names=["folded"],
-        output_names=["noise"],
-        opset_version=OPSET,
-        dynamic_shapes=({0: n, 2: multiple * h, 3: multiple * w},),
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own use of a class it deprecates
+        program = torch.onnx.export(
+            _FoldedNoise(network).eval(),
+            (example,),
+            input_names=["folded"],
+            output_names=["noise"],
+            opset_version=OPSET,
+            dynamic_shapes=({0: n, 2: multiple * h, 3: multiple * w},),
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     return program.model_proto
 

@@ -1,7 +1,9 @@
 """The training loop, on Lightning: read it top to bottom."""
 
+import logging
 import math
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from training.networks import ResidualUNet
 from training.recipe import NetworkRecipe, Recipe
 
 VALIDATION_PATCHES = 128
+log = logging.getLogger(__name__)
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
 class Denoiser(pl.LightningModule):
@@ -145,16 +149,38 @@ def fit(recipe: Recipe, photos: Path, run: Path, *, workers: int = 1) -> Path:
     Returns:
         The last checkpoint, whose weights are the exponential moving average.
     """
+    last = run / "last.ckpt"
+    if last.exists() and is_finished(recipe, last):
+        log.info("%s is finished; take another --run to train again", last)
+        return last
     pl.seed_everything(recipe.fit.seed, verbose=False)
     images = read_photos(photos, recipe.data.patch)
     held_out = max(1, min(recipe.data.holdout, len(images) // 4))
     epoch = recipe.fit.epoch * recipe.fit.batch
+    with warnings.catch_warnings():
+        # Advice on what is done on purpose: one worker, resuming into the same folder.
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        make_trainer(recipe, run).fit(
+            Denoiser(recipe),
+            batches(recipe, images[held_out:], Stream(epoch), recipe.fit.seed, workers),
+            batches(recipe, images[:held_out], range(VALIDATION_PATCHES), recipe.fit.seed, 0),
+            ckpt_path=last if last.exists() else None,
+            weights_only=True,
+        )
+    return last
+
+
+def is_finished(recipe: Recipe, checkpoint: Path) -> bool:
     model = Denoiser(recipe)
-    last = run / "last.ckpt"
+    model.on_load_checkpoint(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    return model.progress >= 1
+
+
+def make_trainer(recipe: Recipe, run: Path) -> pl.Trainer:
     checkpoints = ModelCheckpoint(
         run, filename="last", save_top_k=1, enable_version_counter=False, every_n_epochs=1
     )
-    trainer = pl.Trainer(
+    return pl.Trainer(
         max_epochs=-1,
         precision=recipe.fit.precision,
         callbacks=[EMAWeightAveraging(decay=recipe.fit.ema), checkpoints, TQDMProgressBar(20)],
@@ -164,11 +190,3 @@ def fit(recipe: Recipe, photos: Path, run: Path, *, workers: int = 1) -> Path:
         enable_model_summary=False,
         default_root_dir=run,
     )
-    trainer.fit(
-        model,
-        batches(recipe, images[held_out:], Stream(epoch), recipe.fit.seed, workers),
-        batches(recipe, images[:held_out], range(VALIDATION_PATCHES), recipe.fit.seed, 0),
-        ckpt_path=last if last.exists() else None,
-        weights_only=True,
-    )
-    return last

@@ -1,0 +1,120 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+
+from model_store import default_root
+from tests.conftest import ROOT, running_server
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def quietframe(*arguments: object, **settings: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, **{f"QUIETFRAME_{name}": value for name, value in settings.items()}}
+    command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
+
+
+@pytest.fixture
+def frames(photo: Pixels, tmp_path: Path) -> Path:
+    """Two noisy frames, one of them in a folder below, and a broken one."""
+    folder = tmp_path / "frames"
+    (folder / "night").mkdir(parents=True)
+    noise = np.random.default_rng(0).normal(0, 25, photo.shape)
+    noisy = np.clip(photo + noise, 0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(folder / "a.png")
+    Image.fromarray(noisy[:100]).save(folder / "night" / "b.jpg", quality=95)
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def test_a_folder_is_cleaned_and_a_broken_file_named(frames: Path, photo: Pixels, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = quietframe("denoise", frames, "-o", out)
+    assert done.returncode == 1
+    assert "failed: " in done.stderr
+    assert "broken.png" in done.stderr
+    assert "2 of 3 images" in done.stderr
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == ["a.png", "night/b.jpg"]
+    before, after = (np.asarray(Image.open(folder / "a.png")) for folder in (frames, out))
+    assert peak_signal_noise_ratio(photo, after) > peak_signal_noise_ratio(photo, before) + 8
+
+
+def test_one_file_to_one_file_in_the_format_of_its_name(frames: Path, tmp_path: Path) -> None:
+    target = tmp_path / "clean.webp"
+    done = quietframe("denoise", frames / "a.png", "-o", target)
+    assert done.returncode == 0, done.stderr
+    with Image.open(target) as image:
+        assert (image.format, image.size) == ("WEBP", (451, 300))
+
+
+def test_nothing_is_overwritten_by_mistake(frames: Path, tmp_path: Path) -> None:
+    before = (frames / "a.png").read_bytes()
+    into_itself = quietframe("denoise", frames, "-o", frames)
+    assert into_itself.returncode == 2
+    assert "is an input; choose another --out" in into_itself.stderr
+    assert (frames / "a.png").read_bytes() == before
+    (tmp_path / "a.png").write_bytes(before)
+    clash = quietframe("denoise", frames / "a.png", tmp_path / "a.png", "-o", tmp_path / "out")
+    assert clash.returncode == 2
+    assert "would both become" in clash.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("denoise", "absent.png", "-o", "out"), 2, "absent.png does not exist"),
+        (("denoise", "docs/nothing", "-o", "out"), 2, "docs/nothing does not exist"),
+        (("denoise", "README.md", "-o", "/dev/null/x", "--model", "nobody"), 1, "no model 'nobody'"),
+        (("models", "show", "../x"), 1, "is not a model name"),
+        (("models", "verify", "--store", "absent"), 1, "holds no models"),
+        (("serve", "--port", "0"), 1, "QUIETFRAME_PORT: Input should be greater"),
+        (("serve", "--store", "absent"), 1, "no model 'frames-balanced' in the store; there is: none"),
+        (("serve", "--device", "cuda"), 1, "device=cuda"),
+        (("health", "--port", "1"), 1, "refused"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], status: int, said: str) -> None:
+    done = quietframe(*arguments)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = quietframe("serve", "--port", port)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+def test_models_are_listed_shown_and_verified() -> None:
+    assert "frames-balanced:1 " in quietframe("models", "list").stdout
+    assert '"sha256"' in quietframe("models", "show", "frames-balanced:1").stdout
+    verified = quietframe("models", "verify", "--store", default_root())
+    assert verified.returncode == 0
+    assert verified.stdout.startswith("ok  frames-balanced/1  ")
+
+
+def test_serve_answers_on_loopback_only_and_health_sees_it() -> None:
+    with running_server() as port:
+        assert quietframe("health", "--port", port).returncode == 0
+        listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+        addresses = [
+            line.split()[1]
+            for line in listening.splitlines()
+            if f":{port:04X} " in line.split(" rem")[0][:40]
+        ]
+        assert f"0100007F:{port:04X}" in addresses
+        assert f"00000000:{port:04X}" not in addresses

@@ -1,0 +1,132 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from training.corruption import (
+    AnyCorruption,
+    Corruption,
+    Gaussian,
+    Jpeg,
+    LowLight,
+    Masking,
+    Mixture,
+    Poisson,
+    SaltAndPepper,
+    Sequence,
+    linear_to_srgb,
+    srgb_to_linear,
+    to_uint8,
+)
+
+GREY = np.full((200, 200, 3), 0.5, np.float32)
+EVERY: list[Corruption] = [
+    Gaussian(sigma=(0, 50)),
+    SaltAndPepper(amount=(0.1, 0.3)),
+    Masking(amount=(0.1, 0.3)),
+    Poisson(peak=(10, 100)),
+    LowLight(photons=(50, 100)),
+    Jpeg(quality=(10, 90)),
+    Sequence(steps=(Gaussian(sigma=(10, 10)), Jpeg(quality=(50, 50)))),
+    Mixture(of=(Gaussian(sigma=(10, 10)), Masking(amount=(0.5, 0.5)))),
+]
+
+
+def drawn(
+    corruption: Corruption, clean: npt.NDArray[np.float32] = GREY, seed: int = 0
+) -> npt.NDArray[np.float32]:
+    return corruption.apply(clean, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("corruption", EVERY, ids=lambda each: str(each.kind))
+def test_same_seed_same_image_other_seed_other_image(corruption: Corruption) -> None:
+    before = GREY.copy()
+    assert np.array_equal(drawn(corruption), drawn(corruption))
+    assert drawn(corruption).dtype == np.float32
+    assert drawn(corruption).shape == GREY.shape
+    assert np.array_equal(before, GREY), "the clean image is not touched"
+    ramp = np.linspace(0, 1, GREY.size, dtype=np.float32).reshape(GREY.shape)
+    assert not np.array_equal(drawn(corruption, ramp, 1), drawn(corruption, ramp, 2))
+
+
+@given(st.floats(1, 100))
+def test_gaussian_has_the_deviation_it_is_given(sigma: float) -> None:
+    noise = (drawn(Gaussian(sigma=(sigma, sigma))) - GREY) * 255
+    assert abs(noise.std() - sigma) < 0.03 * sigma
+    assert abs(noise.mean()) < 0.03 * sigma
+
+
+@given(st.floats(0, 1))
+def test_masking_and_salt_and_pepper_hit_whole_pixels_at_their_rate(amount: float) -> None:
+    masked = drawn(Masking(amount=(amount, amount)))
+    assert set(np.unique(masked)) <= {0, np.float32(0.5)}
+    assert abs((masked[..., 0] == 0).mean() - amount) < 0.02
+    assert (masked == masked[..., :1]).all()
+    speckled = drawn(SaltAndPepper(amount=(amount, amount)))
+    assert abs((speckled[..., 0] == 1).mean() - amount / 2) < 0.02
+    assert abs((speckled[..., 0] == 0).mean() - amount / 2) < 0.02
+
+
+@given(st.floats(20, 1000))
+def test_poisson_variance_is_the_signal(peak: float) -> None:
+    noisy = drawn(Poisson(peak=(peak, peak)))
+    assert abs(noisy.mean() - 0.5) < 0.01
+    assert abs(noisy.var() * peak / 0.5 - 1) < 0.05
+
+
+def test_low_light_follows_its_formula_and_demosaicing_correlates_neighbours() -> None:
+    for demosaic in (0, 1):
+        low = LowLight(photons=(1000, 1000), read=(5, 5), demosaic=demosaic)
+        noise = srgb_to_linear(np.clip(drawn(low), 0, 1)) - srgb_to_linear(GREY)
+        assert abs(noise.mean()) < 0.001
+        neighbours = np.corrcoef(noise[:, :-1].ravel(), noise[:, 1:].ravel())[0, 1]
+        if demosaic:
+            assert neighbours > 0.3
+        else:
+            assert abs(neighbours) < 0.02
+            expected = srgb_to_linear(GREY).mean() / 1000 + (5 / 1000) ** 2
+            assert abs(noise.var() / expected - 1) < 0.05
+
+
+def test_srgb_curve_is_inverted_and_keeps_noise_around_black() -> None:
+    levels = np.linspace(0, 1, 256, dtype=np.float32)
+    assert np.abs(linear_to_srgb(srgb_to_linear(levels)) - levels).max() < 1e-5
+    assert linear_to_srgb(-levels).tolist() == (-linear_to_srgb(levels)).tolist()
+
+
+def test_jpeg_worsens_with_lower_quality() -> None:
+    textured = np.random.default_rng(0).random((64, 64, 3), np.float32)
+    errors = [np.square(drawn(Jpeg(quality=(q, q)), textured) - textured).mean() for q in (90, 50, 10)]
+    assert errors[0] < errors[1] < errors[2]
+
+
+def test_mixture_draws_by_weight() -> None:
+    mixture = Mixture(of=(Masking(amount=(1, 1), weight=3), SaltAndPepper(amount=(0, 0), weight=1)))
+    dark = [drawn(mixture, GREY[:1, :1], seed).max() == 0 for seed in range(400)]
+    assert 0.68 < np.mean(dark) < 0.82
+
+
+def test_to_uint8_clips_and_rounds() -> None:
+    values = np.array([[-1, 0.4999 / 255, 0.5001 / 255, 2]], np.float32)
+    assert to_uint8(values).tolist() == [[0, 0, 1, 255]]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "gaussian", "sigma": [30, 10]},
+        {"kind": "gaussian", "sigma": -1},
+        {"kind": "gaussian", "sigma": "loud"},
+        {"kind": "gaussian", "sigma": 1, "mean": 0},
+        {"kind": "masking", "amount": 1.5},
+        {"kind": "fog"},
+        {"kind": "sequence", "steps": []},
+    ],
+)
+def test_impossible_levels_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter[Any](AnyCorruption).validate_python(wrong)

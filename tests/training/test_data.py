@@ -1,0 +1,71 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.corruption import Gaussian
+from training.data import Patches, Stream, read_photos
+from training.errors import DataError
+
+
+def patches(photos: Path, gray: float = 0.0, sigma: float = 20, seed: int = 0) -> Patches:
+    return Patches(
+        read_photos(photos, 32), Gaussian(sigma=(sigma, sigma)), patch=32, shrink=2.0, gray=gray, seed=seed
+    )
+
+
+def test_unreadable_and_small_files_are_named_and_skipped(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert len(read_photos(photos, 32)) == 4
+    assert "broken.png" in caplog.text
+    assert "stamp.png: 20x20 is under 32" in caplog.text
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a folder"):
+        read_photos(tmp_path / "absent", 32)
+    with pytest.raises(DataError, match="holds no images"):
+        read_photos(tmp_path, 32)
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match="no photograph in"):
+        read_photos(tmp_path, 32)
+
+
+def test_patch_number_i_is_always_the_same(photos: Path) -> None:
+    first, again, other = patches(photos), patches(photos), patches(photos, seed=1)
+    for index in (0, 7, 10**9):
+        for ours, theirs in zip(first[index], again[index], strict=True):
+            assert torch.equal(ours, theirs)
+    assert not torch.equal(first[0][1], other[0][1])
+    assert not torch.equal(first[0][1], first[1][1])
+
+
+def test_noisy_and_clean_belong_together(photos: Path) -> None:
+    for index in range(20):
+        noisy, clean = patches(photos, sigma=5)[index]
+        assert noisy.shape == clean.shape == (3, 32, 32)
+        assert noisy.dtype == torch.float32
+        assert noisy.min() >= 0
+        assert noisy.max() <= 1
+        assert (noisy - clean).abs().mean() < 5 / 255
+    unchanged, clean = patches(photos, sigma=0)[3]
+    assert torch.equal(unchanged, clean)
+
+
+def test_gray_patches_are_gray_also_when_noisy(photos: Path) -> None:
+    for image in patches(photos, gray=1.0)[0]:
+        assert torch.equal(image[0], image[1])
+        assert torch.equal(image[0], image[2])
+
+
+def test_the_stream_goes_on_where_the_last_epoch_ended() -> None:
+    stream = Stream(10)
+    seen = []
+    for epoch in range(3):
+        stream.set_epoch(epoch)
+        seen += list(stream)
+    assert np.array_equal(seen, np.arange(30))

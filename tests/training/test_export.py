@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from click.testing import CliRunner
+
+from model_store import ModelStore
+from training.cli import main
+from training.errors import DataError, ParityError
+from training.export import check_parity, load_run, receptive_radius, to_onnx
+from training.fit import fit
+from training.networks import ResidualUNet
+from training.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def network() -> ResidualUNet:
+    torch.manual_seed(0)
+    return ResidualUNet((8, 12, 16), (1, 1, 1), unshuffle=2).eval()
+
+
+@pytest.fixture(scope="module")
+def graph(network: ResidualUNet) -> bytes:
+    return to_onnx(network)
+
+
+def test_the_graph_keeps_the_contract(graph: bytes) -> None:
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    image, strength = session.get_inputs()
+    (denoised,) = session.get_outputs()
+    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["N", "H", "W", 3])
+    assert (strength.name, strength.type, strength.shape) == ("strength", "tensor(float)", ["N"])
+    assert (denoised.name, denoised.type, denoised.shape) == ("denoised", "tensor(uint8)", ["N", "H", "W", 3])
+    assert {domain.domain for domain in onnx.load_model_from_string(graph).opset_import} == {""}
+
+
+def test_parity_is_checked_for_real(network: ResidualUNet, graph: bytes) -> None:
+    check_parity(network, graph)
+    torch.manual_seed(1)
+    with pytest.raises(ParityError, match="more than 1 level"):
+        check_parity(ResidualUNet((8, 12, 16), (1, 1, 1), unshuffle=2).eval(), graph)
+
+
+def test_nothing_beyond_the_receptive_radius_matters(network: ResidualUNet, graph: bytes) -> None:
+    radius = receptive_radius(network)
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (1, 200, 200, 3), np.uint8)
+    other = rng.integers(0, 256, image.shape, np.uint8)
+    middle = slice(96, 104)
+    inside = slice(96 - radius, 104 + radius)
+    other[:, inside, inside] = image[:, inside, inside]
+    ours, theirs = (
+        session.run(None, {"image": each, "strength": np.ones(1, np.float32)})[0] for each in (image, other)
+    )
+    assert np.array_equal(ours[:, middle, middle], theirs[:, middle, middle])
+    assert not np.array_equal(ours, theirs)
+
+
+def test_from_fit_to_a_published_model(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    run, store = tmp_path / "run", tmp_path / "store"
+    fit(recipe, photos, run, workers=0)
+    metrics = tmp_path / "metrics.json"
+    measure = ["evaluate", "--run", str(run), "--no-peers", "--only", "gaussian 50", "--json", str(metrics)]
+    broken = CliRunner().invoke(main, [*measure, str(photos)])
+    assert broken.exit_code == 1
+    assert "broken.png cannot be read" in broken.output
+    (tmp_path / "clean").mkdir()
+    (tmp_path / "clean" / "chelsea.png").symlink_to(photos / "chelsea.png")
+    measured = CliRunner().invoke(main, [*measure, str(tmp_path / "clean")])
+    assert measured.exit_code == 0, measured.output
+    publish = ["export", str(run), "--photos", str(photos), "--metrics", str(metrics), "--store", str(store)]
+    for version in (1, 2):
+        done = CliRunner().invoke(main, publish)
+        assert done.exit_code == 0, done.output
+        assert f"published small/{version}" in done.output
+    stored = ModelStore(store).resolve("small:2")
+    assert stored.read_verified() == to_onnx(load_run(run)[1])
+    card = stored.card
+    assert card.metrics[0].corruption == "gaussian 50"
+    assert card.training["steps"] == recipe.fit.steps
+    assert sum(each.share for each in card.corruption) == pytest.approx(1)
+    assert json.loads((stored.folder / "card.json").read_text())["schema_version"] == 1
+
+
+def test_a_run_without_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"last\.ckpt does not exist"):
+        load_run(tmp_path)

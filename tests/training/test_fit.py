@@ -1,0 +1,98 @@
+"""The loop itself, on a network of a few hundred weights."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.errors import DivergedError
+from training.export import load_run
+from training.fit import Denoiser, fit
+from training.losses import LOSSES, psnr
+from training.recipe import Recipe
+
+
+def weights(run: Path) -> list[Tensor]:
+    return list(load_run(run)[1].state_dict().values())
+
+
+@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
+def test_training_learns_to_remove_noise(
+    small: dict[str, Any], photos: Path, tmp_path: Path, optimiser: str
+) -> None:
+    small["fit"].update(optimiser=optimiser, steps=150, rate=5e-3)
+    fit(Recipe.model_validate(small), photos, tmp_path, workers=0)
+    _, network, effort = load_run(tmp_path)
+    assert effort["steps"] == 150
+    clean = torch.full((4, 3, 64, 64), 0.5)
+    noisy = (clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)) * 45 / 255).clamp(
+        0, 1
+    )
+    with torch.no_grad():
+        assert psnr(network(noisy), clean) > psnr(noisy, clean) + 3
+    assert "val_psnr" in next(tmp_path.glob("log/*/metrics.csv")).read_text()
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not(
+    recipe: Recipe, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(recipe, photos, tmp_path / "unbroken", workers=0)
+    step = Denoiser._step
+
+    def die_at_15(self: Denoiser, loss: Tensor) -> None:
+        if self.steps_done == 15:
+            raise RuntimeError("killed")
+        step(self, loss)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Denoiser, "_step", die_at_15)
+        with pytest.raises(RuntimeError, match="killed"):
+            fit(recipe, photos, tmp_path / "broken", workers=0)
+    fit(recipe, photos, tmp_path / "broken", workers=0)
+    for ours, theirs in zip(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_finished_run_is_left_alone(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    fit(recipe, photos, tmp_path, workers=0)
+    before = (tmp_path / "last.ckpt").read_bytes()
+    fit(recipe, photos, tmp_path, workers=0)
+    assert (tmp_path / "last.ckpt").read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(
+    recipe: Recipe, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def breaks_at_15(restored: Tensor, clean: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return (restored - clean).square().mean() * (math.nan if calls > 15 else 1)
+
+    monkeypatch.setitem(LOSSES, "psnr", breaks_at_15)
+    with pytest.raises(DivergedError, match=r"step 15 .*seed 0"):
+        fit(recipe, photos, tmp_path, workers=0)
+    assert load_run(tmp_path)[2]["steps"] == 10
+
+
+def test_a_time_budget_ends_the_run_with_the_rate_at_zero(
+    small: dict[str, Any], photos: Path, tmp_path: Path
+) -> None:
+    small["fit"].update(minutes=0.02, steps=10**6)
+    fit(Recipe.model_validate(small), photos, tmp_path, workers=0)
+    _, _, effort = load_run(tmp_path)
+    assert 0 < effort["steps"] < 10**6
+
+
+def test_losses_agree_with_their_formulas() -> None:
+    clean = torch.rand(2, 3, 8, 8)
+    restored = clean + 0.1
+    assert torch.isclose(LOSSES["mse"](restored, clean), torch.tensor(0.01))
+    assert torch.isclose(LOSSES["charbonnier"](restored, clean), torch.tensor(0.1), atol=1e-4)
+    assert torch.isclose(LOSSES["psnr"](restored, clean), torch.tensor(-20.0), atol=1e-2)
+    for loss in LOSSES.values():
+        assert loss(clean, clean) < loss(restored, clean)

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from training.errors import RecipeError
+from training.recipe import RECIPES, load_recipe
+
+BALANCED = (RECIPES / "frames-balanced.toml").read_text("utf-8")
+
+
+def test_every_recipe_that_ships_is_valid() -> None:
+    for file in RECIPES.glob("*.toml"):
+        assert load_recipe(file.stem).name == file.stem
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("batch = 8", "bach = 8"), "fit.bach: unknown key"),
+        (("batch = 8", "batch = 0"), "fit.batch: Input should be greater than 0 (got 0)"),
+        (('loss = "psnr"', 'loss = "hinge"'), "'mse', 'charbonnier' or 'psnr'"),
+        (('kind = "poisson"', 'kind = "fog"'), "'gaussian'"),
+        (("sigma = [0, 55]", "sigma = [55, 0]"), "a range goes from low to high"),
+        (("patch = 96", "patch = 90"), "data.patch must be a multiple of 8"),
+        (("blocks = [1, 1, 2]", "blocks = [1, 1]"), "one number for each level"),
+        (("[network]\n", "[network\n"), "is not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    assert change[0] in BALANCED
+    file = tmp_path / "mine.toml"
+    file.write_text(BALANCED.replace(*change), "utf-8")
+    with pytest.raises(RecipeError) as error:
+        load_recipe(str(file))
+    assert said in str(error.value)
+
+
+def test_an_unknown_recipe_says_which_there_are() -> None:
+    with pytest.raises(RecipeError, match="there are: frames-balanced"):
+        load_recipe("frames-unbalanced")
