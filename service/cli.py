@@ -12,7 +12,7 @@ import click
 
 from model_store import ModelStore, StoreError
 from service.errors import StartError
-from service.settings import ImageFormat, load_settings
+from service.settings import ImageFormat, Settings, load_settings
 
 FORMATS = click.Choice(get_args(ImageFormat))
 STORE = click.option("--store", "model_store", type=click.Path(path_type=Path), help="folder of models")
@@ -46,7 +46,7 @@ def serve(**options: Any) -> None:
     _set(options)
     settings = load_settings()
     _check_port_is_free(settings.host, settings.port)
-    ModelStore(settings.model_store).resolve(settings.default_model).read_verified()
+    _check_model(settings)
     environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "true"}
     command = [sys.executable, "-m", "bentoml", "serve", "service.app:Quietframe"]
     # The package's own folder, or a folder `service` where the command is given would shadow it.
@@ -165,6 +165,16 @@ def _set(options: dict[str, Any]) -> None:
 def _store(options: dict[str, Any]) -> ModelStore:
     _set(options)
     return ModelStore(load_settings().model_store)
+
+
+def _check_model(settings: Settings) -> None:
+    """What would fail in the worker fails here, once and readably."""
+    store = ModelStore(settings.model_store)
+    store.resolve(settings.default_model).read_verified()
+    if settings.device == "cuda":
+        from service.engine import Engines
+
+        Engines(store, settings.default_model, settings.device, settings.threads_per_worker)
 
 
 def _check_port_is_free(host: str, port: int) -> None:

@@ -1,6 +1,5 @@
 """`python -m training fit | evaluate | export`."""
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -72,7 +71,8 @@ def evaluate(
 ) -> None:
     """Print PSNR / SSIM on FOLDERS of clean images, or of `*_noisy` / `*_reference` pairs."""
     from training import evaluate as measure
-    from training.export import load_run, to_onnx
+    from training.export import load_run, write_measurements
+    from training.graph import to_onnx
     from training.peers import Bm3d, Denoiser, NonLocalMeans, OnnxDenoiser
 
     unknown = set(only) - set(measure.STANDARD)
@@ -92,8 +92,7 @@ def evaluate(
     ]
     click.echo(measure.as_table(rows, ours.name))
     if json_file:
-        metrics = [metric.model_dump() for metric in measure.as_metrics(rows, ours.name)]
-        json_file.write_text(json.dumps({"metrics": metrics}, indent=2) + "\n", "utf-8")
+        write_measurements(json_file, graph, measure.as_metrics(rows, ours.name))
 
 
 @main.command()
@@ -101,17 +100,16 @@ def evaluate(
 @click.option("--photos", type=FOLDER, required=True, help="the folder it was trained on, for the card")
 @click.option(
     "--metrics",
-    "metrics_file",
     type=click.Path(exists=True, path_type=Path),
     required=True,
     help="what `evaluate --json` wrote for this run",
 )
 @click.option("--store", type=click.Path(path_type=Path), default=default_root(), help="where to publish")
-def export(run: Path, photos: Path, metrics_file: Path, store: Path) -> None:
+def export(run: Path, photos: Path, metrics: Path, store: Path) -> None:
     """Publish the last checkpoint of RUN as the next version of its model."""
-    from training.export import export_run, read_metrics
+    from training.export import export_run
 
-    stored = export_run(run, ModelStore(store), read_metrics(metrics_file), photos)
+    stored = export_run(run, ModelStore(store), metrics, photos)
     click.echo(f"published {stored.card.label}: {stored.folder}")
 
 

@@ -1,24 +1,16 @@
-"""torch -> ONNX by the graph contract, proved equal to torch, described by a card, published."""
+"""A finished run, described by a card and published with its graph in the model store."""
 
-import copy
 import hashlib
 import json
-import logging
 import platform
 import subprocess
-import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
-import onnx.compose
-import onnx.parser
-import onnxruntime as ort
 import torch
-from torch import nn
 
 from model_store import (
     CARD_SCHEMA,
@@ -30,80 +22,46 @@ from model_store import (
     Tensor,
     TrainingData,
 )
-from training.data import image_files
-from training.errors import DataError, ParityError
+from training.errors import DataError
 from training.fit import Denoiser
+from training.graph import receptive_radius, to_onnx
 from training.muon import hold_kernels_as_kernels
-from training.networks import ResidualUNet, count_parameters, denoise_uint8, macs_per_pixel
+from training.networks import ResidualUNet, count_parameters, macs_per_pixel
 from training.recipe import Recipe
 
-OPSET = 18
-# It warns that torchvision, which we do not use, is not installed.
-logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
-# Everything around the network, so that every runtime gets the same pixels: bytes to 0..1, padding
-# to the network's multiple, folding, and back. Layout changes run on bytes where they can.
-SHELL = """
-<ir_version: 10, opset_import: ["" : {opset}, "quietframe" : 1]>
-denoiser (uint8[N, H, W, 3] image, float[N] strength) => (uint8[N, H, W, 3] denoised) {{
-  sides = Shape <start = 1, end = 3> (image)
-  alignment = Constant <value_ints = [{alignment}]> ()
-  minus_sides = Neg (sides)
-  extra = Mod (minus_sides, alignment)
-  before = Constant <value_ints = [0, 0, 0, 0, 0]> ()
-  zero = Constant <value_ints = [0]> ()
-  pads = Concat <axis = 0> (before, extra, zero)
-  padded = Pad <mode = "edge"> (image, pads)
-  planes = Transpose <perm = [0, 3, 1, 2]> (padded)
-  levels = Cast <to = 1> (planes)
-  white = Constant <value_float = 255.0> ()
-  scaled = Div (levels, white)
-  folded = SpaceToDepth <blocksize = {unshuffle}> (scaled)
-  noise = quietframe.Network (folded)
-  axes = Constant <value_ints = [1, 2, 3]> ()
-  share = Unsqueeze (strength, axes)
-  removed = Mul (noise, share)
-  clean = Sub (folded, removed)
-  black = Constant <value_float = 0.0> ()
-  one = Constant <value_float = 1.0> ()
-  clipped = Clip (clean, black, one)
-  clean_levels = Mul (clipped, white)
-  rounded = Round (clean_levels)
-  clean_planes = DepthToSpace <blocksize = {unshuffle}> (rounded)
-  bytes = Cast <to = 2> (clean_planes)
-  whole = Transpose <perm = [0, 2, 3, 1]> (bytes)
-  corner = Constant <value_ints = [0, 0]> ()
-  height_width = Constant <value_ints = [1, 2]> ()
-  denoised = Slice (whole, corner, sides, height_width)
-}}
-"""
+@dataclass(frozen=True)
+class Effort:
+    """How long a run took, and on how many photographs."""
 
-PARITY_SHAPES = ((1, 1, 1), (2, 7, 5), (1, 37, 53), (3, 64, 64), (1, 101, 240))
+    steps: int
+    minutes: float
+    photographs: int
 
 
-def export_run(run: Path, store: ModelStore, metrics: tuple[Metric, ...], photos: Path) -> StoredModel:
+def export_run(run: Path, store: ModelStore, measurements: Path, photos: Path) -> StoredModel:
     """Publish the last checkpoint of a run as the next version of its recipe's model.
 
     Args:
         run: folder that `fit` wrote.
         store: where to publish.
-        metrics: the card's table, from `evaluate`.
+        measurements: what `evaluate` wrote for this run, for the card's table.
         photos: the training folder; its ATTRIBUTION.csv, if any, goes along.
 
     Raises:
-        DataError: the run has no checkpoint.
+        DataError: the run has no checkpoint, or the measurements are of another one.
         ParityError: the graph differs from torch; nothing is published.
     """
     recipe, network, effort = load_run(run)
-    images = len(image_files(photos)) - recipe.data.holdout
     model = to_onnx(network)
+    metrics = read_measurements(measurements, model)
     attribution = photos / "ATTRIBUTION.csv"
-    card = make_card(recipe, network, model, store.next_version(recipe.name), metrics, effort, images)
+    card = make_card(recipe, network, model, store.next_version(recipe.name), metrics, effort)
     attachments = {attribution.name: attribution.read_bytes()} if attribution.exists() else {}
     return store.publish(card, model, attachments)
 
 
-def load_run(run: Path) -> tuple[Recipe, ResidualUNet, dict[str, Any]]:
+def load_run(run: Path) -> tuple[Recipe, ResidualUNet, Effort]:
     """The recipe, the averaged network in inference form, and how long it was trained."""
     path = run / "last.ckpt"
     if not path.exists():
@@ -113,105 +71,9 @@ def load_run(run: Path) -> tuple[Recipe, ResidualUNet, dict[str, Any]]:
     model = Denoiser(recipe)
     model.load_state_dict(checkpoint["state_dict"])
     hold_kernels_as_kernels(model.network)
-    effort = {"steps": checkpoint["steps_done"], "minutes": round(checkpoint["seconds_done"] / 60, 1)}
-    return recipe, model.network.eval().to(memory_format=torch.contiguous_format), effort  # type: ignore[call-overload]
-
-
-def to_onnx(network: ResidualUNet) -> bytes:
-    """The network inside its shell as an ONNX file, checked against torch.
-
-    Raises:
-        ParityError: some pixel differs by more than one level of 255.
-    """
-    core = _export_core(network)
-    text = SHELL.format(opset=OPSET, alignment=network.alignment, unshuffle=network.unshuffle)
-    model = _splice(onnx.parser.parse_model(text), core)
-    onnx.checker.check_model(model, full_check=True)
-    content: bytes = model.SerializeToString()
-    check_parity(network, content)
-    return content
-
-
-class _FoldedNoise(nn.Module):
-    def __init__(self, network: ResidualUNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, folded: torch.Tensor) -> torch.Tensor:
-        return self.network.folded_noise(folded)
-
-
-def _export_core(network: ResidualUNet) -> onnx.ModelProto:
-    multiple = network.alignment // network.unshuffle
-    n, h, w = (torch.export.Dim(name) for name in "nhw")
-    example = torch.zeros(2, 3 * network.unshuffle**2, 4 * multiple, 6 * multiple)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own use of a class it deprecates
-        program = torch.onnx.export(
-            _FoldedNoise(network).eval(),
-            (example,),
-            input_names=["folded"],
-            output_names=["noise"],
-            opset_version=OPSET,
-            dynamic_shapes=({0: n, 2: multiple * h, 3: multiple * w},),
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    return program.model_proto
-
-
-def _splice(shell: onnx.ModelProto, core: onnx.ModelProto) -> onnx.ModelProto:
-    """Put the nodes and weights of `core` where the shell says quietframe.Network."""
-    inside = onnx.compose.add_prefix_graph(
-        core.graph, "network/", rename_inputs=False, rename_outputs=False, rename_edges=True
-    )
-    nodes: list[onnx.NodeProto] = []
-    for node in shell.graph.node:
-        nodes.extend(inside.node if node.op_type == "Network" else [node])
-    del shell.graph.node[:]
-    shell.graph.node.extend(nodes)
-    shell.graph.initializer.extend(inside.initializer)
-    del shell.opset_import[:]
-    shell.opset_import.extend([onnx.helper.make_opsetid("", OPSET)])
-    return shell
-
-
-def check_parity(network: ResidualUNet, model: bytes) -> None:
-    """Compare ONNX Runtime with torch on seeded noise of odd sizes.
-
-    Raises:
-        ParityError: naming the shape and the largest difference.
-    """
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    rng = np.random.default_rng(0)
-    for n, height, width in PARITY_SHAPES:
-        image = rng.integers(0, 256, (n, height, width, 3), np.uint8)
-        strength = np.linspace(1, 0, n, dtype=np.float32)
-        (graph,) = session.run(None, {"image": image, "strength": strength})
-        with torch.no_grad():
-            eager = denoise_uint8(network, torch.from_numpy(image), torch.from_numpy(strength)).numpy()
-        if graph.shape != eager.shape or np.abs(graph.astype(int) - eager).max() > 1:
-            raise ParityError(f"the graph differs from torch by more than 1 level at {image.shape}")
-
-
-def receptive_radius(network: ResidualUNet) -> int:
-    """How far away, in pixels, an input can change an output: the overlap tiles need.
-
-    Found by pushing a gradient from the middle of the image through a copy of the network whose
-    weights are all positive, so that nothing cancels.
-    """
-    positive = copy.deepcopy(network)
-    for parameter in positive.parameters():
-        nn.init.constant_(parameter, 1e-3)
-    side = 64 * network.alignment
-    image = torch.ones(1, 3, side, side, requires_grad=True)
-    middle = range(side // 2, side // 2 + network.alignment)
-    noise = image - positive(image)
-    noise[:, :, middle.start : middle.stop, middle.start : middle.stop].sum().backward()
-    assert image.grad is not None
-    touched = torch.nonzero(image.grad[0].abs().amax(dim=(0, 1)))
-    return int(max(middle.start - touched.min(), touched.max() - middle.stop + 1))
+    minutes = round(checkpoint["seconds_done"] / 60, 1)
+    effort = Effort(checkpoint["steps_done"], minutes, checkpoint["photographs"])
+    return recipe, model.network.eval(), effort
 
 
 def make_card(
@@ -220,8 +82,7 @@ def make_card(
     model: bytes,
     number: int,
     metrics: tuple[Metric, ...],
-    effort: dict[str, Any],
-    images: int,
+    effort: Effort,
 ) -> ModelCard:
     total = sum(each.weight for each in recipe.corruption)
     return ModelCard(
@@ -255,10 +116,10 @@ def make_card(
             TrainingData(
                 name=recipe.data.name,
                 licence=recipe.data.licence,
-                images=images,
+                images=effort.photographs,
             ),
         ),
-        training={**recipe.fit.model_dump(mode="json"), **effort},
+        training={**recipe.fit.model_dump(mode="json"), "steps": effort.steps, "minutes": effort.minutes},
         seed=recipe.fit.seed,
         git_commit=_git_commit(),
         libraries={
@@ -282,6 +143,20 @@ def _git_commit() -> str:
     return found.stdout.strip() or "not in a git repository"
 
 
-def read_metrics(path: Path) -> tuple[Metric, ...]:
-    """The rows that `evaluate --json` wrote."""
-    return tuple(Metric.model_validate(row) for row in json.loads(path.read_text("utf-8"))["metrics"])
+def write_measurements(path: Path, model: bytes, metrics: Sequence[Metric]) -> None:
+    """Keep what was measured, and of which graph, for `read_measurements`."""
+    rows = [metric.model_dump(mode="json") for metric in metrics]
+    content = {"sha256": hashlib.sha256(model).hexdigest(), "metrics": rows}
+    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def read_measurements(path: Path, model: bytes) -> tuple[Metric, ...]:
+    """The rows that `write_measurements` kept of this very graph.
+
+    Raises:
+        DataError: they were measured on another one.
+    """
+    content = json.loads(path.read_text("utf-8"))
+    if content["sha256"] != hashlib.sha256(model).hexdigest():
+        raise DataError(f"{path} was measured on another graph; run `evaluate --run` again")
+    return tuple(Metric.model_validate(row) for row in content["metrics"])

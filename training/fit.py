@@ -32,14 +32,14 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 class Denoiser(pl.LightningModule):
     """A network learning to undo the corruption of its recipe."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, photographs: int = 0) -> None:
         super().__init__()
+        self.photographs = photographs
         self.automatic_optimization = False  # Muon and AdamW step together
         self.recipe = recipe
         self.network = build_network(recipe.network)
         if recipe.fit.optimiser == "muon":
             hold_kernels_as_matrices(self.network)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = LOSSES[recipe.fit.loss]
         self.steps_done = 0
         self.seconds_done = 0.0
@@ -103,6 +103,7 @@ class Denoiser(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["recipe"] = self.recipe.model_dump(mode="json")
+        checkpoint["photographs"] = self.photographs
         checkpoint["steps_done"] = self.steps_done
         checkpoint["seconds_done"] = self.seconds_done
 
@@ -161,7 +162,7 @@ def fit(recipe: Recipe, photos: Path, run: Path, *, workers: int = 1) -> Path:
         # Advice on what is done on purpose: one worker, resuming into the same folder.
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         make_trainer(recipe, run).fit(
-            Denoiser(recipe),
+            Denoiser(recipe, len(images) - held_out),
             batches(recipe, images[held_out:], Stream(epoch), recipe.fit.seed, workers),
             batches(recipe, images[:held_out], range(VALIDATION_PATCHES), recipe.fit.seed, 0),
             ckpt_path=last if last.exists() else None,

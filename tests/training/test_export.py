@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from model_store import ModelStore
 from training.cli import main
 from training.errors import DataError, ParityError
-from training.export import check_parity, load_run, receptive_radius, to_onnx
+from training.export import load_run
 from training.fit import fit
+from training.graph import check_parity, receptive_radius, to_onnx
 from training.networks import ResidualUNet
 from training.recipe import Recipe
 

@@ -26,7 +26,7 @@ def test_training_learns_to_remove_noise(
     small["fit"].update(optimiser=optimiser, steps=150, rate=5e-3)
     fit(Recipe.model_validate(small), photos, tmp_path, workers=0)
     _, network, effort = load_run(tmp_path)
-    assert effort["steps"] == 150
+    assert effort.steps == 150
     clean = torch.full((4, 3, 64, 64), 0.5)
     noisy = (clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)) * 45 / 255).clamp(
         0, 1
@@ -76,7 +76,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(
     monkeypatch.setitem(LOSSES, "psnr", breaks_at_15)
     with pytest.raises(DivergedError, match=r"step 15 .*seed 0"):
         fit(recipe, photos, tmp_path, workers=0)
-    assert load_run(tmp_path)[2]["steps"] == 10
+    assert load_run(tmp_path)[2].steps == 10
 
 
 def test_a_time_budget_ends_the_run_with_the_rate_at_zero(
@@ -85,7 +85,7 @@ def test_a_time_budget_ends_the_run_with_the_rate_at_zero(
     small["fit"].update(minutes=0.02, steps=10**6)
     fit(Recipe.model_validate(small), photos, tmp_path, workers=0)
     _, _, effort = load_run(tmp_path)
-    assert 0 < effort["steps"] < 10**6
+    assert 0 < effort.steps < 10**6
 
 
 def test_losses_agree_with_their_formulas() -> None:
