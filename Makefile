@@ -1,4 +1,6 @@
 PYTHON ?= python3
+# cpu, or gpu for ONNX Runtime with CUDA
+EXTRA ?= cpu
 BIN := .venv/bin
 
 .PHONY: serve install test lint format bench demo
@@ -31,11 +33,11 @@ demo: .venv/all.done
 	$(PYTHON) -m venv .venv
 
 .venv/serve.done: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[cpu]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA)]'
 	touch $@
 
 # torch by its exact version first and alone: anything looser may bring gigabytes of CUDA.
 .venv/all.done: pyproject.toml .venv/serve.done
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,train,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA),train,dev]'
 	touch $@

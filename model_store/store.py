@@ -4,6 +4,7 @@ The layout is also a valid Triton and OpenVINO Model Server repository.
 """
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from model_store.errors import (
 
 MODEL_FILE = "model.onnx"
 CARD_FILE = "card.json"
+log = logging.getLogger(__name__)
 _NAME = re.compile(NAME_PATTERN)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -83,6 +85,17 @@ class ModelStore:
         for name in self.names():
             for version in self.versions(name):
                 yield self._read(name, version)
+
+    def readable_cards(self) -> list[ModelCard]:
+        """The cards of all versions but the broken ones, which are logged: one must not hide the rest."""
+        cards = []
+        for name in self.names():
+            for version in self.versions(name):
+                try:
+                    cards.append(self._read(name, version).card)
+                except CorruptModelError as error:
+                    log.warning("%s", error)
+        return cards
 
     def resolve(self, reference: str) -> StoredModel:
         """Find `name` (its newest version) or `name:version`.

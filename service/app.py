@@ -36,6 +36,6 @@ class Quietframe:
     async def stop(self) -> None:
         await asyncio.to_thread(http_app.state.pipeline.close)
 
-    def __is_ready__(self) -> bool:
+    async def __is_ready__(self) -> bool:
         pipeline = http_app.state.pipeline
         return pipeline is not None and pipeline.admission.open

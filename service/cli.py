@@ -86,7 +86,9 @@ def denoise(
     _set(options)
     settings = load_settings()
     jobs = plan_files(paths, out, format)
-    pipeline = Pipeline(settings.model_copy(update={"default_model": model or settings.default_model}))
+    # Nobody waits at the other end, so no file is too slow.
+    changes = {"default_model": model or settings.default_model, "timeout_s": 24 * 3600.0}
+    pipeline = Pipeline(settings.model_copy(update=changes))
     failed = denoise_files(pipeline, jobs, Order(None, strength, format, quality))
     if failed:
         sys.exit(1)

@@ -227,10 +227,9 @@ def _eight_bits(deep: npt.NDArray[Any]) -> Pixels:
 
 def _in_srgb(image: Image.Image, mode: str) -> Image.Image:
     profile = image.info.get("icc_profile")
-    converted = (
-        _by_profile(image, profile, mode) if profile and image.mode in ("RGB", "RGBA", "CMYK") else None
-    )
-    return (converted or image).convert(mode)
+    ready = image if image.mode == "CMYK" else image.convert(mode)
+    converted = _by_profile(ready, profile, mode) if profile and mode != "L" else None
+    return converted or ready.convert(mode)
 
 
 def _by_profile(image: Image.Image, profile: bytes, mode: str) -> Image.Image | None:

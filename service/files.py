@@ -83,7 +83,10 @@ async def _denoise_all(
 ) -> int:
     failed = 0
     # Enough at once that decoding and encoding go on beside inference, and no more in memory.
-    places = asyncio.Semaphore(pipeline.settings.threads_per_worker + 1)
+    settings = pipeline.settings
+    places = asyncio.Semaphore(
+        max(1, min(settings.threads_per_worker + 1, settings.max_queue_pixels // settings.max_pixels))
+    )
 
     async def one(job: Job) -> None:
         nonlocal failed

@@ -99,7 +99,7 @@ async def denoise(request: Request, query: Annotated[DenoiseQuery, Query()]) -> 
 
 async def list_models(request: Request) -> Models:
     store = _pipeline(request).store
-    return Models(models=await asyncio.to_thread(lambda: [each.card for each in store]))
+    return Models(models=await asyncio.to_thread(store.readable_cards))
 
 
 async def show_model(request: Request, name: str) -> ModelCard:

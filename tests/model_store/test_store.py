@@ -103,6 +103,14 @@ def test_a_missing_or_broken_card_is_named(tmp_path: Path, damage: object) -> No
         ModelStore(tmp_path).resolve("little")
 
 
+def test_a_broken_version_does_not_hide_the_others(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    for version in (1, 2):
+        store.publish(card(b"onnx", version=version), b"onnx", {})
+    (tmp_path / "little" / "1" / "card.json").unlink()
+    assert [each.version for each in store.readable_cards()] == [2]
+
+
 def test_a_version_moved_to_another_name_is_refused(tmp_path: Path) -> None:
     ModelStore(tmp_path).publish(card(b"onnx"), b"onnx", {})
     (tmp_path / "little").rename(tmp_path / "other")

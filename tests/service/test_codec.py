@@ -89,6 +89,14 @@ def test_colours_follow_the_profile() -> None:
     pixel = decoded(file_of(red, "png", icc_profile=swapped)).pixels[0, 0]
     assert pixel[1] > 250
     assert pixel[0] < 5
+    palette = decoded(file_of(red.quantize(2), "png", icc_profile=swapped)).pixels[0, 0]
+    assert tuple(palette) == tuple(pixel)
+    red.putalpha(77)
+    veiled = decoded(file_of(red, "png", icc_profile=swapped))
+    assert tuple(veiled.pixels[0, 0]) == tuple(pixel)
+    assert veiled.alpha is not None
+    assert (veiled.alpha == 77).all()
+    red = red.convert("RGB")
     broken = decoded(file_of(red, "png", icc_profile=b"not a profile")).pixels[0, 0]
     assert tuple(broken) == (255, 0, 0)
 
