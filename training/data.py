@@ -108,9 +108,13 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         clean = self._clean(rng)
         gray = rng.random() < self.gray
         if gray:
-            clean = _gray(clean)
+            luma = cv2.cvtColor(np.ascontiguousarray(clean), cv2.COLOR_RGB2GRAY)
+            clean = np.repeat(luma[..., None], 3, axis=2).astype(np.uint8)
         noisy = to_uint8(self.corruption.apply(to_float(clean), rng))
-        return to_tensor(_gray(noisy) if gray else noisy), to_tensor(clean)
+        if gray:
+            # One channel for all three: their mean would have less noise than a gray camera.
+            noisy = np.repeat(noisy[..., 1:2], 3, axis=2)
+        return to_tensor(noisy), to_tensor(clean)
 
     def _clean(self, rng: np.random.Generator) -> Photo:
         photo = self.photos[min(int(np.searchsorted(self._share, rng.random())), len(self.photos) - 1)]
@@ -124,20 +128,16 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
-def _gray(image: Photo) -> Photo:
-    luma = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    return cast(Photo, np.repeat(luma[..., None], 3, axis=2))
-
-
 class Stream(Sampler[int]):
     """Indices epoch * length ... (epoch + 1) * length - 1: a stream cut into epochs.
 
-    Lightning calls `set_epoch`, also after a resume.
+    Lightning calls `set_epoch` for each epoch, but after the first indices are drawn: a resumed
+    run passes the epoch where it goes on.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, epoch: int) -> None:
         self.length = length
-        self.epoch = 0
+        self.epoch = epoch
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from training.corruption import Mixture, Photo
 from training.data import Patches, Stream, read_photos
-from training.errors import DivergedError
+from training.errors import DataError, DivergedError, RecipeError
 from training.losses import LOSSES, psnr
 from training.muon import hold_kernels_as_matrices, muon_and_adamw
 from training.networks import ResidualUNet
@@ -32,15 +32,15 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 class Denoiser(pl.LightningModule):
     """A network learning to undo the corruption of its recipe."""
 
-    def __init__(self, recipe: Recipe, photographs: int = 0) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.photographs = photographs
         self.automatic_optimization = False  # Muon and AdamW step together
         self.recipe = recipe
         self.network = build_network(recipe.network)
         if recipe.fit.optimiser == "muon":
             hold_kernels_as_matrices(self.network)
         self.loss = LOSSES[recipe.fit.loss]
+        self.photographs = 0
         self.steps_done = 0
         self.seconds_done = 0.0
         self._clock = 0.0
@@ -55,7 +55,7 @@ class Denoiser(pl.LightningModule):
         self._clock = time.monotonic()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        noisy, clean = (x.contiguous(memory_format=torch.channels_last) for x in batch)
+        noisy, clean = batch
         restored = self.network(noisy)
         loss = self.loss(restored.float(), clean)
         if not torch.isfinite(loss):
@@ -102,6 +102,8 @@ class Denoiser(pl.LightningModule):
         self.log("val_psnr", psnr(self.network(noisy).float(), clean), prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if not all(torch.isfinite(weight).all() for weight in self.parameters()):
+            raise DivergedError(f"a weight is no number at step {self.steps_done}; lower fit.rate")
         checkpoint["recipe"] = self.recipe.model_dump(mode="json")
         checkpoint["photographs"] = self.photographs
         checkpoint["steps_done"] = self.steps_done
@@ -144,26 +146,34 @@ def fit(recipe: Recipe, photos: Path, run: Path, *, workers: int = 1) -> Path:
 
     Args:
         photos: folder of clean images; each side at least `data.patch` pixels.
-        run: folder of checkpoints and metrics.csv, one for each run.
+        run: folder of last.ckpt and log/version_N/metrics.csv, one for each run.
         workers: processes that make patches; 0 makes them in the training process.
 
     Returns:
         The last checkpoint, whose weights are the exponential moving average.
     """
     last = run / "last.ckpt"
-    if last.exists() and is_finished(recipe, last):
-        log.info("%s is finished; take another --run to train again", last)
+    model = Denoiser(recipe)
+    if last.exists():
+        checkpoint = torch.load(last, map_location="cpu", weights_only=True)
+        _refuse_another_recipe(recipe, checkpoint["recipe"], run)
+        model.on_load_checkpoint(checkpoint)
+    if model.progress >= 1:
+        log.warning("%s is finished already; give another --run to train again", last)
         return last
     pl.seed_everything(recipe.fit.seed, verbose=False)
     images = read_photos(photos, recipe.data.patch)
     held_out = max(1, min(recipe.data.holdout, len(images) // 4))
-    epoch = recipe.fit.epoch * recipe.fit.batch
+    if len(images) == held_out:
+        raise DataError(f"{photos} has one usable photograph; one is held out, so two are the least")
+    model.photographs = len(images) - held_out
+    stream = Stream(recipe.fit.epoch * recipe.fit.batch, model.steps_done // recipe.fit.epoch)
     with warnings.catch_warnings():
         # Advice on what is done on purpose: one worker, resuming into the same folder.
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         make_trainer(recipe, run).fit(
-            Denoiser(recipe, len(images) - held_out),
-            batches(recipe, images[held_out:], Stream(epoch), recipe.fit.seed, workers),
+            model,
+            batches(recipe, images[held_out:], stream, recipe.fit.seed, workers),
             batches(recipe, images[:held_out], range(VALIDATION_PATCHES), recipe.fit.seed, 0),
             ckpt_path=last if last.exists() else None,
             weights_only=True,
@@ -171,10 +181,14 @@ def fit(recipe: Recipe, photos: Path, run: Path, *, workers: int = 1) -> Path:
     return last
 
 
-def is_finished(recipe: Recipe, checkpoint: Path) -> bool:
-    model = Denoiser(recipe)
-    model.on_load_checkpoint(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    return model.progress >= 1
+def _refuse_another_recipe(recipe: Recipe, trained: dict[str, Any], run: Path) -> None:
+    """Only the budget may change between the parts of one run."""
+    given = recipe.model_dump(mode="json")
+    for spelled in (given, trained):
+        spelled["fit"] = {**spelled["fit"], "steps": None, "minutes": None}
+    changed = [key for key in given if given[key] != trained.get(key)]
+    if changed:
+        raise RecipeError(f"{run} was begun with another recipe ({', '.join(changed)}); give another --run")
 
 
 def make_trainer(recipe: Recipe, run: Path) -> pl.Trainer:
@@ -182,6 +196,7 @@ def make_trainer(recipe: Recipe, run: Path) -> pl.Trainer:
         run, filename="last", save_top_k=1, enable_version_counter=False, every_n_epochs=1
     )
     return pl.Trainer(
+        devices=1,
         max_epochs=-1,
         precision=recipe.fit.precision,
         callbacks=[EMAWeightAveraging(decay=recipe.fit.ema), checkpoints, TQDMProgressBar(20)],

@@ -101,6 +101,7 @@ class ResidualUNet(nn.Module):
         The result is not clipped, so that a loss sees every error.
         """
         folded = space_to_depth(image, self.unshuffle)
+        folded = folded.contiguous(memory_format=torch.channels_last)  # what CPU convolutions like
         return image - depth_to_space(self.folded_noise(folded), self.unshuffle)
 
 

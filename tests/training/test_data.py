@@ -63,7 +63,7 @@ def test_gray_patches_are_gray_also_when_noisy(photos: Path) -> None:
 
 
 def test_the_stream_goes_on_where_the_last_epoch_ended() -> None:
-    stream = Stream(10)
+    stream = Stream(10, epoch=0)
     seen = []
     for epoch in range(3):
         stream.set_epoch(epoch)
