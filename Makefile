@@ -5,39 +5,41 @@ BIN := .venv/bin
 
 .PHONY: serve install test lint format bench demo
 
-serve: .venv/serve.done
+serve: .venv/serve-$(EXTRA).done
 	$(BIN)/quietframe serve
 
-install: .venv/all.done
+install: .venv/all-$(EXTRA).done
 
-test: .venv/all.done
+test: .venv/all-$(EXTRA).done
 	$(BIN)/pytest
 
-lint: .venv/all.done
+lint: .venv/all-$(EXTRA).done
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: .venv/all.done
+format: .venv/all-$(EXTRA).done
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/serve.done
+bench: .venv/serve-$(EXTRA).done
 	$(BIN)/quietframe bench
 
 # Draws the picture and the sample of the README anew, with the model in the repository.
-demo: .venv/all.done
+demo: .venv/all-$(EXTRA).done
 	$(BIN)/python -m training plot before-after --out docs
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/serve.done: pyproject.toml | .venv/bin/python
+.venv/serve-$(EXTRA).done: pyproject.toml | .venv/bin/python
+	rm -f .venv/*.done
+	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu # they share one folder
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA)]'
 	touch $@
 
 # torch by its exact version first and alone: anything looser may bring gigabytes of CUDA.
-.venv/all.done: pyproject.toml .venv/serve.done
+.venv/all-$(EXTRA).done: pyproject.toml .venv/serve-$(EXTRA).done
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA),train,dev]'
 	touch $@

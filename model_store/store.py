@@ -87,14 +87,14 @@ class ModelStore:
                 yield self._read(name, version)
 
     def readable_cards(self) -> list[ModelCard]:
-        """The cards of all versions but the broken ones, which are logged: one must not hide the rest."""
+        """The cards of all versions but the broken ones: one must not hide the rest."""
         cards = []
         for name in self.names():
             for version in self.versions(name):
                 try:
                     cards.append(self._read(name, version).card)
                 except CorruptModelError as error:
-                    log.warning("%s", error)
+                    log.debug("%s", error)
         return cards
 
     def resolve(self, reference: str) -> StoredModel:
@@ -152,7 +152,14 @@ class ModelStore:
         folder = self.root / _checked_name(name)
         if not folder.is_dir():
             return []
-        return [entry for entry in folder.iterdir() if _VERSION.fullmatch(entry.name) and entry.is_dir()]
+        return [
+            entry
+            for entry in folder.iterdir()
+            if _VERSION.fullmatch(entry.name)
+            # A folder that somebody is still copying by hand is no version yet.
+            and (entry / CARD_FILE).is_file()
+            and (entry / MODEL_FILE).is_file()
+        ]
 
     def _read(self, name: str, version: int) -> StoredModel:
         folder = self.root / name / str(version)

@@ -34,7 +34,7 @@ class Quietframe:
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
-        await asyncio.to_thread(http_app.state.pipeline.close)
+        await http_app.state.pipeline.close()
 
     async def __is_ready__(self) -> bool:
         pipeline = http_app.state.pipeline

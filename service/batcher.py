@@ -50,6 +50,7 @@ class Batcher:
         self._max_batch_pixels = max_batch_pixels
         self._waiting: deque[_Item] = deque()
         self._idle = lanes
+        self._closed = False
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
 
     async def run(self, engine: Engine, image: Pixels, strength: float) -> Ran:
@@ -61,41 +62,41 @@ class Batcher:
         item = _Item(engine, image, strength)
         self._waiting.append(item)
         self._feed()
-        return await item.future
+        try:
+            return await item.future
+        finally:
+            if item in self._waiting:  # cancelled: let go of the image now, not when its turn comes
+                self._waiting.remove(item)
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+    async def close(self) -> None:
+        """Cancel what waits, finish what runs."""
+        self._closed = True
+        for item in self._waiting:
+            item.future.cancel()
+        await asyncio.to_thread(self._threads.shutdown)
 
     def _feed(self) -> None:
-        while self._idle and (batch := self._next_batch()):
+        while self._idle and not self._closed and (batch := self._next_batch()):
             self._idle -= 1
             metrics.BATCH_SIZE.observe(len(batch))
             done = asyncio.get_running_loop().run_in_executor(self._threads, _run_each, batch)
             done.add_done_callback(partial(self._finish, batch))
 
     def _next_batch(self) -> list[_Item]:
-        while self._waiting and self._waiting[0].future.done():
-            self._waiting.popleft()
         if not self._waiting:
             return []
         first = self._waiting.popleft()
         batch, room = [first], self._max_batch_pixels - first.pixels
-        for item in list(self._waiting):
+        for item in [each for each in self._waiting if each.joins(first)]:
             if item.pixels > room:
                 break
-            if item.joins(first):
-                self._waiting.remove(item)
-                if not item.future.done():
-                    batch.append(item)
-                    room -= item.pixels
+            self._waiting.remove(item)
+            batch.append(item)
+            room -= item.pixels
         return batch
 
     def _finish(self, batch: list[_Item], done: asyncio.Future[list[Ran | Exception]]) -> None:
         self._idle += 1
-        if done.cancelled():  # closed before its turn
-            for item in batch:
-                item.future.cancel()
-            return
         for item, outcome in zip(batch, done.result(), strict=True):
             if item.future.done():
                 continue

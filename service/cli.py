@@ -1,9 +1,11 @@
 """`quietframe serve | denoise | models | health | bench`."""
 
+import http.client
+import math
 import os
 import socket
 import sys
-import urllib.error
+import tempfile
 import urllib.request
 from pathlib import Path
 from typing import Any, get_args
@@ -47,13 +49,20 @@ def serve(**options: Any) -> None:
     settings = load_settings()
     _check_port_is_free(settings.host, settings.port)
     _check_model(settings)
-    environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "true"}
+    environment = {
+        "BENTOML_HOME": _private_folder(settings.port),
+        **os.environ,
+        "BENTOML_DO_NOT_TRACK": "true",
+        "QUIETFRAME_MODEL_STORE": str(settings.model_store),
+    }
     command = [sys.executable, "-m", "bentoml", "serve", "service.app:Quietframe"]
     # The package's own folder, or a folder `service` where the command is given would shadow it.
     place = ["--working-dir", str(Path(__file__).parent.parent)]
     address = ["--host", settings.host, "--port", str(settings.port)]
+    # A client that never reads its answer must not hold a shutdown for ever.
+    grace = ["--timeout-graceful-shutdown", str(math.ceil(settings.timeout_s))]
     sys.stdout.flush()
-    os.execve(sys.executable, [*command, *place, *address], environment)
+    os.execve(sys.executable, [*command, *place, *address, *grace], environment)
 
 
 @main.command()
@@ -140,10 +149,11 @@ def health(**options: Any) -> None:
     settings = load_settings()
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
     url = f"http://{host}:{settings.port}/readyz"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=5):
+        with direct.open(url, timeout=5):
             click.echo("ready")
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise click.ClickException(f"{url}: {error}") from None
 
 
@@ -167,6 +177,15 @@ def _set(options: dict[str, Any]) -> None:
 def _store(options: dict[str, Any]) -> ModelStore:
     _set(options)
     return ModelStore(load_settings().model_store)
+
+
+def _private_folder(port: int) -> str:
+    """Where BentoML keeps the counters of this instance: shared, a second one would wipe them."""
+    folder = Path(tempfile.gettempdir()) / f"quietframe-{os.getuid()}-{port}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise StartError(f"{folder} belongs to somebody else; set BENTOML_HOME to a folder of yours")
+    return str(folder)
 
 
 def _check_model(settings: Settings) -> None:

@@ -7,6 +7,7 @@ format can hold it and else flattened on white; of a multi-page TIFF or MPO the 
 taken; an animation is an error, as a still would not be what its sender expects.
 """
 
+import contextlib
 import io
 import struct
 import warnings
@@ -16,6 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    TILELENGTH,
+    TILEWIDTH,
+    TiffImageFile,
+)
 
 from service.errors import BadImageError, BadParameterError, FormatNotAllowedError, ImageTooLargeError
 from service.settings import ImageFormat
@@ -36,8 +44,13 @@ MEDIA_TYPES: dict[ImageFormat, str] = {
 }
 _HOLDS_ALPHA: frozenset[ImageFormat] = frozenset({"png", "webp", "tiff"})
 _LONGEST_SIDE: dict[ImageFormat, int] = {"jpeg": 65500, "webp": 16383}
+_START_OF_SCAN = b"\xff\xda"  # never inside entropy-coded data, where 0xff is followed by 0 or a restart
+_MOST_SCANS = 100  # a progressive file has about ten; each scan goes over all pixels
+_RUN_LENGTH_CODED = (1, 2)  # decoded in Python, byte by byte, with the interpreter locked
+_LARGEST_SPARE_TILE = 2**20
 _SRGB = ImageCms.createProfile("sRGB")
 _WHITE = 255
+_WHITE_IS_ZERO = 0
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ def inspect(data: bytes, limits: Limits) -> Header:
     """Check format and size by the file's header, before any pixel is decoded.
 
     Raises:
-        BadImageError: empty, or no header can be read.
+        BadImageError: empty, no header can be read, or built to be slow to decode.
         FormatNotAllowedError: another format, or one that is switched off.
         ImageTooLargeError: too many pixels or too long a side.
     """
@@ -125,7 +138,16 @@ def inspect(data: bytes, limits: Limits) -> Header:
             f"{width}x{height} is over the limit of {limits.max_side} pixels a side"
             f" and {limits.max_pixels} in all; make it smaller or cut it"
         )
+    _refuse_slow_files(data, found)
     return header
+
+
+def _refuse_slow_files(data: bytes, format: ImageFormat) -> None:
+    """A few bytes that cost a decoder minutes: no camera writes them."""
+    if format == "jpeg" and data.count(_START_OF_SCAN) > _MOST_SCANS:
+        raise BadImageError(f"The jpeg has over {_MOST_SCANS} scans; save it again")
+    if format == "bmp" and len(data) > 34 and data[30] in _RUN_LENGTH_CODED:
+        raise BadImageError("Run-length coded bmp is not read; save it uncompressed, or as png")
 
 
 def decode(data: bytes, header: Header) -> Picture:
@@ -140,7 +162,8 @@ def decode(data: bytes, header: Header) -> Picture:
         if image.size != (header.width, header.height):
             raise BadImageError(f"The {header.format} file contradicts itself about its size")
         image.load()
-        return _to_picture(ImageOps.exif_transpose(image))
+        _set_upright(image)
+        return _to_picture(image)
 
 
 def encode(picture: Picture, format: ImageFormat, quality: int) -> bytes:
@@ -186,6 +209,10 @@ class _BlamingTheFile:
 
 def _pillow_size(data: bytes, format: ImageFormat) -> tuple[int, int]:
     with _BlamingTheFile(format), Image.open(io.BytesIO(data), formats=[format]) as image:
+        if isinstance(image, TiffImageFile):
+            tile = image.tag_v2.get(TILEWIDTH, 0) * image.tag_v2.get(TILELENGTH, 0)
+            if tile > max(_LARGEST_SPARE_TILE, image.width * image.height):
+                raise BadImageError("The tiff's tiles are larger than its picture; save it again")
         return image.size
 
 
@@ -205,31 +232,41 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         raise BadImageError("The webp file has no picture in it")
 
 
+def _set_upright(image: Image.Image) -> None:
+    # Whatever broken metadata makes the parser raise: the pixels are good.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+
+
 def _to_picture(image: Image.Image) -> Picture:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        return Picture(_eight_bits(np.asarray(image))[..., None])
-    if image.mode in ("F", "LAB"):
+    if image.mode.startswith("I;16"):
+        return Picture(_eight_bits(image)[..., None])
+    if image.mode in ("I", "F", "LAB"):
         raise BadImageError(f"Pixels of kind {image.mode} have no 8-bit meaning; convert to 8 or 16 bits")
-    if image.has_transparency_data:
-        image = _in_srgb(image, "RGBA")
-        pixels = np.asarray(image)
-        return Picture(np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3]))
-    if image.mode in ("1", "L"):
-        return Picture(np.asarray(_in_srgb(image, "L"))[..., None])
-    return Picture(np.asarray(_in_srgb(image, "RGB")))
+    gray = image.mode in ("1", "L", "LA", "La")
+    if not image.has_transparency_data:
+        pixels = np.asarray(_in_srgb(image, "L" if gray else "RGB"))
+        return Picture(pixels[..., None] if gray else pixels)
+    layers = np.asarray(image.convert("LA") if gray else _in_srgb(image, "RGBA"))
+    return Picture(np.ascontiguousarray(layers[..., :-1]), np.ascontiguousarray(layers[..., -1]))
 
 
-def _eight_bits(deep: npt.NDArray[Any]) -> Pixels:
-    if deep.min() < 0 or deep.max() > 65535:
-        raise BadImageError("Gray levels are over 16 bits; convert to 8 or 16 bits")
-    return ((deep.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+def _eight_bits(image: Image.Image) -> Pixels:
+    bits, inverted = 16, False
+    if isinstance(image, TiffImageFile):
+        bits = image.tag_v2.get(BITSPERSAMPLE, (16,))[0]
+        inverted = image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
+    white = 2**bits - 1
+    levels: Any = np.minimum(np.asarray(image).astype(np.uint32), white)
+    rounded: Pixels = ((levels * 255 + white // 2) // white).astype(np.uint8)
+    return np.invert(rounded) if inverted else rounded
 
 
 def _in_srgb(image: Image.Image, mode: str) -> Image.Image:
     profile = image.info.get("icc_profile")
     ready = image if image.mode == "CMYK" else image.convert(mode)
-    converted = _by_profile(ready, profile, mode) if profile and mode != "L" else None
-    return converted or ready.convert(mode)
+    converted = _by_profile(ready, profile, "RGB" if mode == "L" else mode) if profile else None
+    return (converted or ready).convert(mode)
 
 
 def _by_profile(image: Image.Image, profile: bytes, mode: str) -> Image.Image | None:

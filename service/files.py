@@ -1,6 +1,7 @@
 """Files and folders through the pipeline, without a server."""
 
 import asyncio
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from service.errors import ServiceError
 from service.pipeline import Order, Pipeline
 from service.settings import ImageFormat
+
+log = logging.getLogger(__name__)
 
 SUFFIXES: dict[ImageFormat, tuple[str, ...]] = {
     "jpeg": (".jpg", ".jpeg"),
@@ -42,6 +45,8 @@ def plan_files(paths: Sequence[Path], out: Path, format: ImageFormat | None) -> 
         len(paths) == 1 and paths[0].is_file() and not out.is_dir() and out.suffix.lower() in _ALL_SUFFIXES
     )
     if single_file:
+        if format and format != _format_of(out):
+            raise click.UsageError(f"--format {format} contradicts the name {out}; leave one out")
         jobs = [Job(paths[0], out)]
     else:
         jobs = [
@@ -66,14 +71,10 @@ def denoise_files(pipeline: Pipeline, jobs: Sequence[Job], order: Order) -> int:
         TextColumn("{task.fields[rate]:.2f} images/s"),
         TimeRemainingColumn(),
     )
-    try:
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("denoise", total=len(jobs), rate=0.0)
-            failed = asyncio.run(_denoise_all(pipeline, jobs, order, progress, bar))
-            task = progress.tasks[bar]
-            rate = len(jobs) / max(task.finished_time or 0.0, 1e-9)
-    finally:
-        pipeline.close()
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("denoise", total=len(jobs), rate=0.0)
+        failed = asyncio.run(_denoise_all(pipeline, jobs, order, progress, bar))
+        rate = len(jobs) / max(progress.tasks[bar].finished_time or 0.0, 1e-9)
     console.print(f"{len(jobs) - failed} of {len(jobs)} images, {rate:.2f} images/s")
     return failed
 
@@ -93,15 +94,20 @@ async def _denoise_all(
         async with places:
             try:
                 await _denoise_one(pipeline, job, order)
-            except (ServiceError, OSError) as error:
+            except Exception as error:  # one bad file must not stop the rest
                 failed += 1
                 progress.console.print(f"failed: {job.source}: {error}", markup=False, soft_wrap=True)
+                if not isinstance(error, ServiceError | OSError):
+                    log.error("a bug met %s", job.source, exc_info=error)
         elapsed = progress.tasks[bar].elapsed or 1e-9
         progress.update(bar, advance=1, rate=(progress.tasks[bar].completed + 1) / elapsed)
 
-    async with asyncio.TaskGroup() as group:
-        for job in jobs:
-            group.create_task(one(job))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(one(job))
+    finally:
+        await pipeline.close()
     return failed
 
 
@@ -133,7 +139,9 @@ def _images(path: Path) -> list[tuple[Path, Path]]:
         return [(path.parent, path)]
     if not path.exists():
         raise click.UsageError(f"{path} does not exist")
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _ALL_SUFFIXES)
+    found = sorted(
+        file for file in path.rglob("*") if file.suffix.lower() in _ALL_SUFFIXES and file.is_file()
+    )
     if not found:
         raise click.UsageError(f"{path} holds no images ({', '.join(sorted(_ALL_SUFFIXES))})")
     return [(path, file) for file in found]

@@ -15,19 +15,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from swagger_ui_bundle import swagger_ui_path
 
-from model_store import CorruptModelError, InvalidNameError, ModelCard, ModelNotFoundError
+from model_store import InvalidNameError, ModelCard, ModelNotFoundError
 from service import codec, metrics
 from service.accept import choose_format
 from service.body import FIELD, read_image
 from service.errors import (
     BadParameterError,
     ClientGoneError,
+    DeadlineError,
     DrainingError,
     ServiceError,
     UnknownModelError,
 )
 from service.pipeline import Denoised, Order, Pipeline
-from service.settings import ImageFormat
+from service.settings import ImageFormat, Settings
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ async def denoise(request: Request, query: Annotated[DenoiseQuery, Query()]) -> 
     """
     pipeline = _pipeline(request)
     with pipeline.admission.request():
-        data = await read_image(request, pipeline.settings.max_body_bytes)
+        data = await _read_in_time(request, pipeline.settings)
         same = codec.sniff(data)
         accept = request.headers.get("accept")
         format = query.format or (choose_format(accept, same) if same else None)
@@ -107,7 +108,7 @@ async def show_model(request: Request, name: str) -> ModelCard:
     store = _pipeline(request).store
     try:
         return (await asyncio.to_thread(store.resolve, name)).card
-    except (InvalidNameError, ModelNotFoundError, CorruptModelError) as error:
+    except (InvalidNameError, ModelNotFoundError) as error:
         raise UnknownModelError(str(error)) from None
 
 
@@ -135,6 +136,14 @@ def _pipeline(request: Request) -> Pipeline:
     if pipeline is None:
         raise DrainingError
     return pipeline
+
+
+async def _read_in_time(request: Request, settings: Settings) -> bytes:
+    try:
+        async with asyncio.timeout(settings.timeout_s):
+            return await read_image(request, settings.max_body_bytes)
+    except TimeoutError:
+        raise DeadlineError(f"The body did not arrive within {settings.timeout_s:g} s") from None
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

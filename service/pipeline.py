@@ -13,13 +13,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from model_store import CorruptModelError, InvalidNameError, ModelCard, ModelNotFoundError, ModelStore
+from model_store import InvalidNameError, ModelCard, ModelNotFoundError, ModelStore
 from service import codec, metrics, tiling
 from service.admission import Admission
 from service.batcher import Batcher, Ran
 from service.codec import Header, Picture, Pixels
 from service.engine import Engine, Engines
-from service.errors import BadParameterError, DeadlineError, StartError, UnknownModelError
+from service.errors import BadParameterError, DeadlineError, UnknownModelError
 from service.settings import ImageFormat, Settings
 from service.tiling import Tile
 
@@ -72,11 +72,11 @@ class Pipeline:
     def admission(self) -> Admission:
         return self._admission
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Finish what runs, drop what waits."""
         self._admission.open = False
-        self._batcher.close()
-        self._codecs.shutdown(wait=True, cancel_futures=True)
+        await self._batcher.close()
+        await asyncio.to_thread(self._codecs.shutdown, wait=True, cancel_futures=True)
 
     async def denoise(self, data: bytes, order: Order) -> Denoised:
         """Clean one encoded image; the caller holds a place of `admission`.
@@ -120,7 +120,7 @@ class Pipeline:
             engine = self._engines.get(reference)
             if engine is None:
                 engine = await self._in_thread(lambda: self._engines.load(reference))
-        except (InvalidNameError, ModelNotFoundError, CorruptModelError, StartError) as error:
+        except (InvalidNameError, ModelNotFoundError) as error:
             raise UnknownModelError(str(error)) from None
         return engine
 
@@ -144,6 +144,8 @@ class Pipeline:
 
 
 def _check_fits(order: Order, card: ModelCard) -> None:
+    if not 0 <= order.strength <= 1:
+        raise BadParameterError(f"strength is 0 to 1, not {order.strength}")
     if card.task != "denoise":
         raise BadParameterError(f"Model {card.label} does {card.task}, not denoise; choose another")
     if order.strength != 1 and not card.takes_strength:

@@ -3,11 +3,12 @@
 Each is set by the environment variable QUIETFRAME_<NAME>, e.g. QUIETFRAME_PORT=8080.
 """
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_store import default_root
@@ -50,6 +51,16 @@ class Settings(BaseSettings):
         30.0, gt=0, le=3600, description="seconds from the last byte in to the first out"
     )
     jpeg_quality: int = Field(90, ge=1, le=100, description="JPEG and WebP quality when none is asked for")
+
+    @field_validator("host")
+    @classmethod
+    def _an_address(cls, host: str) -> str:
+        return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
+
+    @field_validator("model_store")
+    @classmethod
+    def _from_any_folder(cls, store: Path) -> Path:
+        return store.expanduser().resolve()  # workers run in a folder of their own
 
     @property
     def threads_per_worker(self) -> int:

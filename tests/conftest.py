@@ -41,12 +41,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_server(**settings: str) -> Iterator[int]:
+def running_server(folder: Path = ROOT, **settings: str) -> Iterator[int]:
     """`quietframe serve` in a process of its own on a free port, stopped by SIGTERM."""
     port = free_port()
     environment = {**os.environ, **{f"QUIETFRAME_{name}": value for name, value in settings.items()}}
     command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port)]
-    with subprocess.Popen(command, env=environment, cwd=ROOT) as process:
+    with subprocess.Popen(command, env=environment, cwd=folder) as process:
         try:
             wait_until_ready(port, process)
             yield port

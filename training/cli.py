@@ -85,7 +85,7 @@ def evaluate(
         stored = ModelStore(store).resolve(model)
         label, graph = stored.card.label, stored.read_verified()
     ours = OnnxDenoiser.load(label, graph, threads=len(os.sched_getaffinity(0)))
-    others: list[Denoiser] = [NonLocalMeans(5), NonLocalMeans(10), NonLocalMeans(20), Bm3d()]
+    others: list[Denoiser] = [*map(NonLocalMeans, (5, 10, 20, 35)), Bm3d()]
     denoisers = [*(others if peers else []), ours]
     rows = [
         row for folder in folders for row in measure.evaluate(folder, denoisers, only or [*measure.STANDARD])

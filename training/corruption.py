@@ -3,7 +3,8 @@
 Every corruption is a small typed description (so a recipe can spell it in TOML) with one method,
 `apply(clean, rng)`. Images are float32 `[H, W, 3]`, sRGB, 0..1. The result is not clipped or
 rounded unless the process itself does so: `to_uint8` does that, once, where pixels are stored.
-A level is drawn uniformly from its range for each image; `25` is short for `[25, 25]`.
+A level is drawn from its range for each image, uniformly (numbers of photons log-uniformly, as their
+effect goes with the square root); `25` is short for `[25, 25]`.
 All randomness comes from `rng`, so equal seeds give equal images.
 """
 
@@ -77,7 +78,7 @@ class SaltAndPepper(Corruption):
 
 
 class Masking(Corruption):
-    """Masking noise (Vincent et al. 2008, section 3): a pixel is set to 0 with probability `amount`."""
+    """Masking noise (after Vincent et al. 2008): each pixel is set to 0 with probability `amount`."""
 
     kind: Literal["masking"] = "masking"
     amount: Fraction
@@ -88,7 +89,7 @@ class Masking(Corruption):
 
 
 class Poisson(Corruption):
-    """Shot noise: x~ = Poisson(peak * x) / peak, with `peak` photons at white."""
+    """Shot noise: x~ = Poisson(peak * x) / peak, with `peak` photons at white, log-uniform."""
 
     kind: Literal["poisson"] = "poisson"
     peak: Photons
@@ -138,14 +139,14 @@ class Jpeg(Corruption):
 
 
 class Sequence(Corruption):
-    """Corruptions applied one after the other, as noise and then compression."""
+    """Corruptions applied one after the other, each to an image in 0..1, as noise and then compression."""
 
     kind: Literal["sequence"] = "sequence"
     steps: tuple["AnyCorruption", ...] = Field(min_length=1)
 
     def apply(self, clean: Image, rng: np.random.Generator) -> Image:
         for step in self.steps:
-            clean = step.apply(clean, rng)
+            clean = np.clip(step.apply(clean, rng), 0, 1)
         return clean
 
 

@@ -106,15 +106,11 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng((self.seed, index))
         clean = self._clean(rng)
-        gray = rng.random() < self.gray
-        if gray:
-            luma = cv2.cvtColor(np.ascontiguousarray(clean), cv2.COLOR_RGB2GRAY)
-            clean = np.repeat(luma[..., None], 3, axis=2).astype(np.uint8)
+        is_gray = rng.random() < self.gray
+        if is_gray:
+            clean = gray(clean)
         noisy = to_uint8(self.corruption.apply(to_float(clean), rng))
-        if gray:
-            # One channel for all three: their mean would have less noise than a gray camera.
-            noisy = np.repeat(noisy[..., 1:2], 3, axis=2)
-        return to_tensor(noisy), to_tensor(clean)
+        return to_tensor(one_channel(noisy) if is_gray else noisy), to_tensor(clean)
 
     def _clean(self, rng: np.random.Generator) -> Photo:
         photo = self.photos[min(int(np.searchsorted(self._share, rng.random())), len(self.photos) - 1)]
@@ -126,6 +122,18 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             crop = cast(Photo, cv2.resize(crop, (self.patch, self.patch), interpolation=cv2.INTER_AREA))
         crop = np.rot90(crop, int(rng.integers(4)))
         return crop[:, ::-1] if rng.random() < 0.5 else crop
+
+
+def gray(image: Photo) -> Photo:
+    """BT.601 luma as three equal channels."""
+    luma = cast(Photo, cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY))
+    return one_channel(luma[..., None])
+
+
+def one_channel(image: Photo) -> Photo:
+    """The middle channel for all three: a mean of three noises would be less than a gray camera's."""
+    middle = image.shape[2] // 2
+    return np.repeat(image[..., middle : middle + 1], 3, axis=2)
 
 
 class Stream(Sampler[int]):

@@ -21,20 +21,36 @@ from training.corruption import (
     to_float,
     to_uint8,
 )
-from training.data import image_files, read_rgb
+from training.data import gray, image_files, one_channel, read_rgb
 from training.errors import DataError
 from training.peers import Denoiser
 
 REAL = "real noise"
 
-STANDARD: dict[str, AnyCorruption] = {
-    "gaussian 15": Gaussian(sigma=(15, 15)),
-    "gaussian 25": Gaussian(sigma=(25, 25)),
-    "gaussian 50": Gaussian(sigma=(50, 50)),
-    "salt-and-pepper 10 %": SaltAndPepper(amount=(0.1, 0.1)),
-    "masking 30 %": Masking(amount=(0.3, 0.3)),
-    "jpeg quality 20": Jpeg(quality=(20, 20)),
-    "low light, 100 photons": LowLight(photons=(100, 100), read=(3, 3), demosaic=1.0),
+
+@dataclass(frozen=True)
+class Case:
+    """A corruption to measure; gray images are given as three equal channels with one noise."""
+
+    corruption: AnyCorruption
+    gray: bool = False
+
+    def pair(self, clean: Photo, seed: int) -> "Pair":
+        sigma = self.corruption.sigma[0] if isinstance(self.corruption, Gaussian) else None
+        clean = gray(clean) if self.gray else clean
+        noisy = to_uint8(self.corruption.apply(to_float(clean), np.random.default_rng(seed)))
+        return Pair(one_channel(noisy) if self.gray else noisy, clean, sigma)
+
+
+STANDARD: dict[str, Case] = {
+    "gaussian 15": Case(Gaussian(sigma=(15, 15))),
+    "gaussian 25": Case(Gaussian(sigma=(25, 25))),
+    "gaussian 50": Case(Gaussian(sigma=(50, 50))),
+    "gaussian 25, gray": Case(Gaussian(sigma=(25, 25)), gray=True),
+    "salt-and-pepper 10 %": Case(SaltAndPepper(amount=(0.1, 0.1))),
+    "masking 30 %": Case(Masking(amount=(0.3, 0.3))),
+    "jpeg quality 20": Case(Jpeg(quality=(20, 20))),
+    "low light, 100 photons": Case(LowLight(photons=(100, 100), read=(3, 3), demosaic=1.0)),
 }
 
 
@@ -49,7 +65,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Score:
-    """One denoiser on one image; None where it has no answer."""
+    """One denoiser on one image: PSNR in dB, SSIM, and what it took."""
 
     psnr: float
     ssim: float
@@ -77,17 +93,11 @@ def evaluate(folder: Path, denoisers: Sequence[Denoiser], names: Sequence[str]) 
     """
     if any(path.stem.endswith("_noisy") for path in image_files(folder)):
         return [_score(folder.name, REAL, list(_real_pairs(folder)), denoisers)]
-    return [
-        _score(folder.name, name, list(_synthetic_pairs(folder, STANDARD[name])), denoisers) for name in names
-    ]
-
-
-def _synthetic_pairs(folder: Path, corruption: AnyCorruption) -> Iterator[Pair]:
-    sigma = corruption.sigma[0] if isinstance(corruption, Gaussian) else None
-    for index, path in enumerate(image_files(folder)):
-        clean = read_rgb(path)
-        noisy = corruption.apply(to_float(clean), np.random.default_rng(index))
-        yield Pair(to_uint8(noisy), clean, sigma)
+    rows = []
+    for name in names:
+        pairs = [STANDARD[name].pair(read_rgb(path), seed) for seed, path in enumerate(image_files(folder))]
+        rows.append(_score(folder.name, name, pairs, denoisers))
+    return rows
 
 
 def _real_pairs(folder: Path) -> Iterator[Pair]:

@@ -1,9 +1,11 @@
 """A finished run, described by a card and published with its graph in the model store."""
 
+import csv
 import hashlib
 import json
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +30,8 @@ from training.graph import receptive_radius, to_onnx
 from training.muon import hold_kernels_as_kernels
 from training.networks import ResidualUNet, count_parameters, macs_per_pixel
 from training.recipe import Recipe
+
+ATTRIBUTION = "ATTRIBUTION.csv"
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,22 @@ def export_run(run: Path, store: ModelStore, measurements: Path, photos: Path) -
     recipe, network, effort = load_run(run)
     model = to_onnx(network)
     metrics = read_measurements(measurements, model)
-    attribution = photos / "ATTRIBUTION.csv"
-    card = make_card(recipe, network, model, store.next_version(recipe.name), metrics, effort)
-    attachments = {attribution.name: attribution.read_bytes()} if attribution.exists() else {}
+    data = describe_photos(photos, effort.photographs)
+    card = make_card(recipe, network, model, store.next_version(recipe.name), metrics, effort, data)
+    attribution = photos / ATTRIBUTION
+    attachments = {ATTRIBUTION: attribution.read_bytes()} if attribution.exists() else {}
     return store.publish(card, model, attachments)
+
+
+def describe_photos(photos: Path, used: int) -> TrainingData:
+    """Name and licences of the training folder, by the `licence` column of its ATTRIBUTION.csv."""
+    attribution = photos / ATTRIBUTION
+    if not attribution.exists():
+        return TrainingData(name=f"a folder without {ATTRIBUTION}", licence="not stated", images=used)
+    with attribution.open(encoding="utf-8", newline="") as file:
+        licences = Counter(row.get("licence") or "not stated" for row in csv.DictReader(file))
+    name = f"photographs listed in {ATTRIBUTION} beside this card"
+    return TrainingData(name=name, licence=", ".join(sorted(licences)), images=used)
 
 
 def load_run(run: Path) -> tuple[Recipe, ResidualUNet, Effort]:
@@ -83,6 +99,7 @@ def make_card(
     number: int,
     metrics: tuple[Metric, ...],
     effort: Effort,
+    data: TrainingData,
 ) -> ModelCard:
     total = sum(each.weight for each in recipe.corruption)
     return ModelCard(
@@ -112,13 +129,7 @@ def make_card(
             )
             for each in recipe.corruption
         ),
-        training_data=(
-            TrainingData(
-                name=recipe.data.name,
-                licence=recipe.data.licence,
-                images=effort.photographs,
-            ),
-        ),
+        training_data=(data,),
         training={**recipe.fit.model_dump(mode="json"), "steps": effort.steps, "minutes": effort.minutes},
         seed=recipe.fit.seed,
         git_commit=_git_commit(),
@@ -134,7 +145,7 @@ def make_card(
 
 def _git_commit() -> str:
     found = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,

@@ -152,6 +152,7 @@ def fit(recipe: Recipe, photos: Path, run: Path, *, workers: int = 1) -> Path:
     Returns:
         The last checkpoint, whose weights are the exponential moving average.
     """
+    pl.seed_everything(recipe.fit.seed, verbose=False)
     last = run / "last.ckpt"
     model = Denoiser(recipe)
     if last.exists():
@@ -161,7 +162,6 @@ def fit(recipe: Recipe, photos: Path, run: Path, *, workers: int = 1) -> Path:
     if model.progress >= 1:
         log.warning("%s is finished already; give another --run to train again", last)
         return last
-    pl.seed_everything(recipe.fit.seed, verbose=False)
     images = read_photos(photos, recipe.data.patch)
     held_out = max(1, min(recipe.data.holdout, len(images) // 4))
     if len(images) == held_out:

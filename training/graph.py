@@ -111,6 +111,8 @@ def _splice(shell: onnx.ModelProto, core: onnx.ModelProto) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
     for node in shell.graph.node:
         nodes.extend(inside.node if node.op_type == "Network" else [node])
+    for node in nodes:
+        del node.metadata_props[:]  # the exporter's stack traces, with the paths of this machine
     del shell.graph.node[:]
     shell.graph.node.extend(nodes)
     shell.graph.initializer.extend(inside.initializer)
@@ -143,14 +145,17 @@ def receptive_radius(network: ResidualUNet) -> int:
     Found by pushing a gradient from the middle of the image through a copy of the network whose
     weights are all positive, so that nothing cancels.
     """
-    positive = copy.deepcopy(network)
+    positive = copy.deepcopy(network).double()  # in float32 the outermost gradients underflow
     for parameter in positive.parameters():
         nn.init.constant_(parameter, 1e-3)
     side = 64 * network.alignment
-    image = torch.ones(1, 3, side, side, requires_grad=True)
+    image = torch.ones(1, 3, side, side, dtype=torch.float64, requires_grad=True)
     middle = range(side // 2, side // 2 + network.alignment)
     noise = image - positive(image)
     noise[:, :, middle.start : middle.stop, middle.start : middle.stop].sum().backward()
     assert image.grad is not None
     touched = torch.nonzero(image.grad[0].abs().amax(dim=(0, 1)))
-    return int(max(middle.start - touched.min(), touched.max() - middle.stop + 1))
+    radius = int(max(middle.start - touched.min(), touched.max() - middle.stop + 1))
+    if radius >= middle.start:
+        raise ParityError(f"the network sees over {middle.start} pixels far; tiles would be all overlap")
+    return radius

@@ -50,7 +50,8 @@ class NonLocalMeans:
 
     def __call__(self, noisy: Photo, sigma: float | None) -> Photo | None:
         h = float(self.strength)
-        return cast(Photo, cv2.fastNlMeansDenoisingColored(noisy, None, h, h, 7, 21))
+        bgr = np.ascontiguousarray(noisy[..., ::-1])  # it goes on to CIELAB, so the order matters
+        return cast(Photo, cv2.fastNlMeansDenoisingColored(bgr, None, h, h, 7, 21))[..., ::-1]
 
 
 @dataclass

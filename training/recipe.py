@@ -43,8 +43,6 @@ class NetworkRecipe(_Strict):
 class DataRecipe(_Strict):
     """See `data.Patches`; `holdout` photographs are kept for validation."""
 
-    name: str
-    licence: str
     patch: PositiveInt
     shrink: Annotated[float, Field(ge=1, le=8)] = 2.0
     gray: Annotated[float, Field(ge=0, le=1)] = 0.15

@@ -92,13 +92,18 @@ def test_bytes_that_do_not_match_the_card_are_refused(tmp_path: Path) -> None:
         store.resolve("little").read_verified()
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda card: card.unlink(), lambda card: card.write_text('{"name": "little"}')]
-)
-def test_a_missing_or_broken_card_is_named(tmp_path: Path, damage: object) -> None:
+@pytest.mark.parametrize("missing", ["card.json", "model.onnx"])
+def test_half_a_version_is_none(tmp_path: Path, missing: str) -> None:
+    store = ModelStore(tmp_path)
+    store.publish(card(b"onnx"), b"onnx", {})
+    half = store.publish(card(b"onnx", version=2), b"onnx", {})
+    (half.folder / missing).unlink()
+    assert store.resolve("little").card.version == 1
+
+
+def test_a_broken_card_is_named(tmp_path: Path) -> None:
     stored = ModelStore(tmp_path).publish(card(b"onnx"), b"onnx", {})
-    assert callable(damage)
-    damage(stored.folder / "card.json")
+    (stored.folder / "card.json").write_text('{"name": "little"}')
     with pytest.raises(CorruptModelError, match=r"card\.json"):
         ModelStore(tmp_path).resolve("little")
 
@@ -107,7 +112,7 @@ def test_a_broken_version_does_not_hide_the_others(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     for version in (1, 2):
         store.publish(card(b"onnx", version=version), b"onnx", {})
-    (tmp_path / "little" / "1" / "card.json").unlink()
+    (tmp_path / "little" / "1" / "card.json").write_text("{}")
     assert [each.version for each in store.readable_cards()] == [2]
 
 

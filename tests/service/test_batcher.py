@@ -59,7 +59,7 @@ def test_waiting_images_of_one_shape_run_together() -> None:
         for result, image in zip(results[1:], images, strict=True):
             assert np.array_equal(result, 255 - image)
         assert held.batches == [1, 4, 1, 1]
-        batcher.close()
+        await batcher.close()
 
     asyncio.run(main())
 
@@ -73,7 +73,7 @@ def test_one_bad_image_fails_alone() -> None:
         assert isinstance(results[2], ValueError)
         for place, first in ((0, 0), (1, 1), (3, 3)):
             assert np.array_equal(cast(Pixels, results[place]), 255 - picture(first))
-        batcher.close()
+        await batcher.close()
 
     asyncio.run(main())
 
@@ -88,7 +88,7 @@ def test_cancelled_work_never_runs() -> None:
             await tasks[1]
         assert np.array_equal(await tasks[2], 255 - picture(2))
         assert held.batches == [1, 1]
-        batcher.close()
+        await batcher.close()
 
     asyncio.run(main())
 

@@ -56,6 +56,12 @@ def test_one_file_to_one_file_in_the_format_of_its_name(frames: Path, tmp_path: 
         assert (image.format, image.size) == ("WEBP", (451, 300))
 
 
+def test_a_store_may_be_named_from_any_folder(frames: Path, tmp_path: Path) -> None:
+    (tmp_path / "my-models").symlink_to(default_root())
+    with running_server(folder=tmp_path, MODEL_STORE="my-models") as port:
+        assert quietframe("health", "--port", port).stdout == "ready\n"
+
+
 def test_nothing_is_overwritten_by_mistake(frames: Path, tmp_path: Path) -> None:
     before = (frames / "a.png").read_bytes()
     into_itself = quietframe("denoise", frames, "-o", frames)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from service.codec import Limits, Picture, decode, encode, inspect, sniff
 from service.errors import (
@@ -181,6 +181,45 @@ def test_size_is_checked_by_the_header() -> None:
         decoded(claims(9, 3000))
     with pytest.raises(BadImageError):
         inspect(claims(0, 8), LIMITS)
+
+
+def test_files_built_to_be_slow_are_refused() -> None:
+    progressive = file_of(Image.fromarray(COLOUR), "jpeg", progressive=True)
+    last_scan = progressive[progressive.rindex(b"\xff\xda") : -2]
+    assert decoded(progressive).pixels.shape == COLOUR.shape
+    with pytest.raises(BadImageError, match="scans"):
+        inspect(progressive[:-2] + 200 * last_scan + progressive[-2:], LIMITS)
+    plain = bytearray(file_of(Image.fromarray(GRAY), "bmp"))
+    plain[30] = 1
+    with pytest.raises(BadImageError, match="Run-length"):
+        inspect(bytes(plain), LIMITS)
+    tiff = file_of(Image.fromarray(GRAY), "tiff")
+    for tag, other in ((278, TiffImagePlugin.TILEWIDTH), (284, TiffImagePlugin.TILELENGTH)):
+        entry = tiff.index(struct.pack("<H", tag) + b"\3\0" if tag == 284 else struct.pack("<H", tag))
+        tiff = tiff[:entry] + struct.pack("<HHII", other, 4, 1, 8192) + tiff[entry + 12 :]
+    with pytest.raises(BadImageError, match="tiles"):
+        inspect(tiff, LIMITS)
+
+
+def test_white_is_zero_is_inverted_in_deep_images_too() -> None:
+    deep = Image.fromarray(GRAY.astype(np.uint16) * 257)
+    data = bytearray(file_of(deep, "tiff"))
+    entry = data.index(struct.pack("<HHI", 262, 3, 1))
+    data[entry + 8] = 0
+    assert np.array_equal(decoded(bytes(data)).pixels[..., 0], 255 - GRAY)
+
+
+def test_broken_metadata_does_not_spoil_good_pixels() -> None:
+    data = file_of(Image.fromarray(COLOUR), "png", exif=b"Exif\0\0 this is no TIFF directory")
+    assert np.array_equal(decoded(data).pixels, COLOUR)
+
+
+def test_gray_with_alpha_stays_gray() -> None:
+    layered = Image.fromarray(GRAY)
+    layered.putalpha(Image.fromarray(ALPHA))
+    picture = decoded(file_of(layered, "png"))
+    assert picture.pixels.shape == (9, 14, 1)
+    assert np.array_equal(picture.pixels[..., 0], GRAY)
 
 
 def test_formats_that_cannot_hold_the_size_say_so() -> None:

@@ -32,7 +32,7 @@ def small() -> dict[str, Any]:
         "summary": "for tests",
         "limits": ["for tests"],
         "network": {"kind": "unet", "widths": [8, 12], "blocks": [1, 1], "unshuffle": 2},
-        "data": {"name": "scikit-image", "licence": "CC0", "patch": 32, "holdout": 1},
+        "data": {"patch": 32, "holdout": 1},
         "fit": {
             "loss": "psnr",
             "optimiser": "muon",

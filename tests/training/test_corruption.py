@@ -110,6 +110,13 @@ def test_mixture_draws_by_weight() -> None:
     assert 0.68 < np.mean(dark) < 0.82
 
 
+def test_a_step_of_a_sequence_may_follow_any_other() -> None:
+    dark = np.zeros((16, 16, 3), np.float32)
+    for second in (Poisson(peak=(10, 10)), LowLight(photons=(50, 50), read=(0, 0)), Jpeg(quality=(9, 9))):
+        noisy = drawn(Sequence(steps=(Gaussian(sigma=(50, 50)), second)), dark)
+        assert np.isfinite(noisy).all()
+
+
 def test_to_uint8_clips_and_rounds() -> None:
     values = np.array([[-1, 0.4999 / 255, 0.5001 / 255, 2]], np.float32)
     assert to_uint8(values).tolist() == [[0, 0, 1, 255]]

@@ -57,9 +57,11 @@ def test_noisy_and_clean_belong_together(photos: Path) -> None:
 
 
 def test_gray_patches_are_gray_also_when_noisy(photos: Path) -> None:
-    for image in patches(photos, gray=1.0)[0]:
+    noisy, clean = patches(photos, gray=1.0, sigma=10)[0]
+    for image in (noisy, clean):
         assert torch.equal(image[0], image[1])
         assert torch.equal(image[0], image[2])
+    assert 8 / 255 < (noisy - clean).std() < 12 / 255, "with the noise of one channel, not of a mean"
 
 
 def test_the_stream_goes_on_where_the_last_epoch_ended() -> None:

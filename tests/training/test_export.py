@@ -46,6 +46,18 @@ def test_parity_is_checked_for_real(network: ResidualUNet, graph: bytes) -> None
         check_parity(ResidualUNet((8, 12, 16), (1, 1, 1), unshuffle=2).eval(), graph)
 
 
+def test_the_receptive_radius_is_that_of_the_convolutions() -> None:
+    flat = ResidualUNet((8,), (4,), unshuffle=2)
+    assert receptive_radius(flat) == 2 * (1 + 4 * 2 + 1)
+    deep = ResidualUNet((8, 12), (4, 4), unshuffle=2)
+    assert receptive_radius(deep) == 70
+
+
+def test_the_graph_tells_nothing_of_the_machine_it_was_made_on(graph: bytes) -> None:
+    assert b"/training/" not in graph
+    assert b"site-packages" not in graph
+
+
 def test_nothing_beyond_the_receptive_radius_matters(network: ResidualUNet, graph: bytes) -> None:
     radius = receptive_radius(network)
     session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
