@@ -83,16 +83,14 @@ class Batcher:
             done.add_done_callback(partial(self._finish, batch))
 
     def _next_batch(self) -> list[_Item]:
-        if not self._waiting:
+        wanted = [item for item in self._waiting if not item.future.done()]
+        if not wanted:
             return []
-        first = self._waiting.popleft()
-        batch, room = [first], self._max_batch_pixels - first.pixels
-        for item in [each for each in self._waiting if each.joins(first)]:
-            if item.pixels > room:
-                break
+        first = wanted[0]
+        fitting = max(1, self._max_batch_pixels // first.pixels)
+        batch = [item for item in wanted if item.joins(first)][:fitting]
+        for item in batch:
             self._waiting.remove(item)
-            batch.append(item)
-            room -= item.pixels
         return batch
 
     def _finish(self, batch: list[_Item], done: asyncio.Future[list[Ran | Exception]]) -> None:
