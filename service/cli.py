@@ -50,8 +50,8 @@ def serve(**options: Any) -> None:
     _check_port_is_free(settings.host, settings.port)
     _check_model(settings)
     environment = {
-        "BENTOML_HOME": _private_folder(settings.port),
         **os.environ,
+        "BENTOML_HOME": os.environ.get("BENTOML_HOME") or _private_folder(settings.port),
         "BENTOML_DO_NOT_TRACK": "true",
         "QUIETFRAME_MODEL_STORE": str(settings.model_store),
     }
@@ -182,10 +182,13 @@ def _store(options: dict[str, Any]) -> ModelStore:
 def _private_folder(port: int) -> str:
     """Where BentoML keeps the counters of this instance: shared, a second one would wipe them."""
     folder = Path(tempfile.gettempdir()) / f"quietframe-{os.getuid()}-{port}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise StartError(f"{folder} belongs to somebody else; set BENTOML_HOME to a folder of yours")
-    return str(folder)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+            return str(folder)
+    except OSError as error:
+        raise StartError(f"{folder} cannot be made: {error.strerror}; set TMPDIR or BENTOML_HOME") from None
+    raise StartError(f"{folder} belongs to somebody else; set BENTOML_HOME to a folder of yours")
 
 
 def _check_model(settings: Settings) -> None:

@@ -64,17 +64,13 @@ class Pipeline:
         self._engines = Engines(
             self.store, settings.default_model, settings.device, settings.threads_per_worker
         )
-        self._admission = Admission(settings.max_queue_requests, settings.max_queue_pixels)
+        self.admission = Admission(settings.max_queue_requests, settings.max_queue_pixels)
         self._batcher = Batcher(settings.max_batch_pixels)
         self._codecs = ThreadPoolExecutor(settings.threads_per_worker, thread_name_prefix="codec")
 
-    @property
-    def admission(self) -> Admission:
-        return self._admission
-
     async def close(self) -> None:
         """Finish what runs, drop what waits."""
-        self._admission.open = False
+        self.admission.open = False
         await self._batcher.close()
         await asyncio.to_thread(self._codecs.shutdown, wait=True, cancel_futures=True)
 
@@ -98,7 +94,7 @@ class Pipeline:
         engine = await self._engine(order.model or self.settings.default_model)
         _check_fits(order, engine.card)
         header = await self._in_thread(lambda: codec.inspect(data, self._limits))
-        with self._admission.pixels(header.pixels):
+        with self.admission.pixels(header.pixels):
             begun = time.perf_counter()
             picture, frame = await self._in_thread(lambda: _decode(data, header, engine.card))
             decoded = time.perf_counter()
