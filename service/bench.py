@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +44,10 @@ def run_bench(settings: Settings, image: Path | None, requests: int) -> None:
     convolutions, everything = _profile(stored.read_verified(), settings.threads_per_worker, header)
     click.echo(f"graph / its convolutions   {everything / convolutions:.3f}   ({everything:.0f} ms a run)")
     engine = Engine(stored, "cpu", settings.threads_per_worker)
+    alone, together = _thumbnails(engine)
+    click.echo(
+        f"64x64, alone / in a batch   {alone / together:.2f}   ({alone:.2f} and {together:.2f} ms each)"
+    )
     direct: list[float] = []
     served: list[float] = []
     with _server() as (port, ready_s):
@@ -65,6 +69,18 @@ def _direct(engine: Engine, data: bytes, limits: Limits, quality: int) -> None:
     codec.encode(codec.Picture(pixels), header.format, quality)
 
 
+def _thumbnails(engine: Engine) -> tuple[float, float]:
+    """Milliseconds an image, one by one and 32 together, median of interleaved runs."""
+    images = np.random.default_rng(0).integers(0, 256, (32, 64, 64, 3), np.uint8)
+    ones = np.ones(len(images), np.float32)
+    alone, together = [], []
+    for _ in range(12):
+        alone.append(_timed(lambda: [engine.run(images[i : i + 1], ones[:1]) for i in range(len(images))]))
+        together.append(_timed(lambda: engine.run(images, ones)))
+    each = 1000 / len(images)
+    return each * statistics.median(alone[2:]), each * statistics.median(together[2:])
+
+
 def _post(connection: http.client.HTTPConnection, data: bytes) -> None:
     connection.request("POST", "/v1/denoise", data)
     response = connection.getresponse()
@@ -73,8 +89,7 @@ def _post(connection: http.client.HTTPConnection, data: bytes) -> None:
         raise click.ClickException(f"the service answered {response.status}: {body[:300]!r}")
 
 
-def _timed(work: object) -> float:
-    assert callable(work)
+def _timed(work: Callable[[], object]) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun

@@ -1,5 +1,6 @@
 """Denoisers to compare: ONNX models of ours, and what people use today."""
 
+import os
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -56,11 +57,17 @@ class NonLocalMeans:
 
 @dataclass
 class Bm3d:
-    """Colour BM3D (Dabov et al. 2007), told the sigma; has no answer where there is none."""
+    """BM3D (Dabov et al. 2007), on gray or colour, told the sigma; has no answer where there is none."""
 
     name: str = "BM3D (told sigma)"
 
     def __call__(self, noisy: Photo, sigma: float | None) -> Photo | None:
         if not sigma:
             return None
-        return to_uint8(bm3d.bm3d_rgb(to_float(noisy), sigma / 255))
+        profile = bm3d.BM3DProfile()
+        profile.num_threads = len(os.sched_getaffinity(0))
+        image = to_float(noisy)
+        if (noisy == noisy[..., :1]).all():
+            plane = bm3d.bm3d(image[..., 0], sigma / 255, profile=profile)
+            return np.repeat(to_uint8(plane)[..., None], 3, axis=2)
+        return to_uint8(bm3d.bm3d_rgb(image, sigma / 255, profile=profile))
