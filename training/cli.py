@@ -38,15 +38,20 @@ def main() -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="stop after this long; overrides the recipe",
 )
+@click.option("--begin-with", type=FOLDER, help="earlier run whose weights a new run begins with")
 @click.option("--workers", default=1, show_default=True, help="processes that make patches")
-def fit(recipe: str, photos: Path, run: Path | None, minutes: float | None, workers: int) -> None:
+def fit(
+    recipe: str, photos: Path, run: Path | None, minutes: float | None, begin_with: Path | None, workers: int
+) -> None:
     """Train RECIPE (a name in training/recipes or a .toml); goes on where an earlier run stopped."""
     from training.fit import fit as train
 
     loaded = load_recipe(recipe)
     if minutes is not None:
         loaded = loaded.model_copy(update={"fit": loaded.fit.model_copy(update={"minutes": minutes})})
-    checkpoint = train(loaded, photos, run or Path("runs") / loaded.name, workers=workers)
+    checkpoint = train(
+        loaded, photos, run or Path("runs") / loaded.name, begin_with=begin_with, workers=workers
+    )
     click.echo(f"trained: {checkpoint}")
 
 
@@ -59,6 +64,7 @@ def fit(recipe: str, photos: Path, run: Path | None, minutes: float | None, work
 )
 @click.option("--peers/--no-peers", default=True, help="also run OpenCV NLM and BM3D (minutes)")
 @click.option("--only", multiple=True, help="corruption to measure; all if absent")
+@click.option("--every", type=click.IntRange(min=1), default=1, help="take every Nth image: a quicker look")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="write the metrics here too")
 def evaluate(
     folders: tuple[Path, ...],
@@ -67,6 +73,7 @@ def evaluate(
     store: Path,
     peers: bool,
     only: tuple[str, ...],
+    every: int,
     json_file: Path | None,
 ) -> None:
     """Print PSNR / SSIM on FOLDERS of clean images, or of `*_noisy` / `*_reference` pairs."""
@@ -88,7 +95,9 @@ def evaluate(
     others: list[Denoiser] = [*map(NonLocalMeans, (5, 10, 20, 35)), Bm3d()]
     denoisers = [*(others if peers else []), ours]
     rows = [
-        row for folder in folders for row in measure.evaluate(folder, denoisers, only or [*measure.STANDARD])
+        row
+        for folder in folders
+        for row in measure.evaluate(folder, denoisers, only or [*measure.STANDARD], every)
     ]
     click.echo(measure.as_table(rows, ours.name))
     if json_file:

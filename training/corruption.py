@@ -34,11 +34,15 @@ _Grey = Annotated[float, Field(ge=0, le=255)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[float, Field(ge=1, le=1e6)]
 _Electrons = Annotated[float, Field(ge=0, le=1000)]
+_Gain = Annotated[float, Field(ge=1, le=8)]
+_Deviation = Annotated[float, Field(ge=0, le=8)]
 _Percent = Annotated[float, Field(ge=1, le=100)]
 Sigma = Annotated[tuple[_Grey, _Grey], BeforeValidator(_levels)]
 Fraction = Annotated[tuple[_Share, _Share], BeforeValidator(_levels)]
 Photons = Annotated[tuple[_Count, _Count], BeforeValidator(_levels)]
 ReadNoise = Annotated[tuple[_Electrons, _Electrons], BeforeValidator(_levels)]
+Gain = Annotated[tuple[_Gain, _Gain], BeforeValidator(_levels)]
+Blur = Annotated[tuple[_Deviation, _Deviation], BeforeValidator(_levels)]
 Quality = Annotated[tuple[_Percent, _Percent], BeforeValidator(_levels)]
 
 
@@ -100,27 +104,32 @@ class Poisson(Corruption):
 
 
 class LowLight(Corruption):
-    """Poisson-Gaussian sensor noise at high gain (Foi et al. 2008, section II), in linear light.
+    """Poisson-Gaussian sensor noise at high gain (Foi et al. 2008, section II) on its way to sRGB.
 
-    y~ = y + N(0, y / photons + (read / photons)^2), then back through the sRGB curve. `photons` is
-    the number of electrons at white, log-uniform; `read` the read noise in electrons; `demosaic`
-    the probability that the noise has passed through a bilinear Bayer interpolation, which
-    correlates it between neighbours as in a camera's JPEG (Park et al. 2009).
+    In linear light, for a channel of white-balance gain g:
+    y~ = y + N(0, g y / photons + (g read / photons)^2), then through the sRGB curve.
+    `photons` is the number of electrons at white, log-uniform; `read` the read noise in electrons;
+    `gain` the range of g for red and blue, green having 1. With probability `demosaic` the noise has
+    passed through a bilinear Bayer interpolation and a Gaussian of deviation `blur` pixels, which
+    correlate it between neighbours as a camera's own processing does (Park et al. 2009).
     """
 
     kind: Literal["low-light"] = "low-light"
     photons: Photons
     read: ReadNoise = (0.0, 6.0)
+    gain: Gain = (1.0, 1.0)
     demosaic: float = Field(default=0.5, ge=0, le=1)
+    blur: Blur = (0.0, 0.0)
 
     def apply(self, clean: Image, rng: np.random.Generator) -> Image:
         photons = _log_uniform(self.photons, rng)
         read = rng.uniform(*self.read) / photons
+        gain = np.array([rng.uniform(*self.gain), 1, rng.uniform(*self.gain)], np.float32)
         linear = srgb_to_linear(clean)
-        deviation = np.sqrt(linear / np.float32(photons) + np.float32(read**2))
+        deviation = np.sqrt(gain * linear / np.float32(photons) + (gain * np.float32(read)) ** 2)
         noise = deviation * rng.standard_normal(clean.shape, np.float32)
         if rng.random() < self.demosaic:
-            noise = _demosaiced(noise)
+            noise = _blurred(_demosaiced(noise), rng.uniform(*self.blur))
         return linear_to_srgb(linear + noise)
 
 
@@ -217,3 +226,9 @@ def _demosaiced(noise: Image) -> Image:
         )
     ]
     return np.stack(planes, axis=-1).astype(np.float32)
+
+
+def _blurred(noise: Image, deviation: float) -> Image:
+    if deviation == 0:
+        return noise
+    return cast(Image, cv2.GaussianBlur(noise, (0, 0), deviation, borderType=cv2.BORDER_REFLECT_101))

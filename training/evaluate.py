@@ -1,7 +1,7 @@
 """PSNR and SSIM tables: noisy input, classical peers and our model on the same images, in one run."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,28 +85,29 @@ class Row:
         return float(np.mean([getattr(score, field) for score in self.scores[name]]))
 
 
-def evaluate(folder: Path, denoisers: Sequence[Denoiser], names: Sequence[str]) -> list[Row]:
+def evaluate(folder: Path, denoisers: Sequence[Denoiser], names: Sequence[str], every: int = 1) -> list[Row]:
     """Score denoisers on a folder.
 
     A folder of `*_noisy` / `*_reference` files is measured as it is (real noise); any other is
     corrupted with each of `names` of STANDARD, the seed of an image being its place in the folder.
+    Of each folder every `every`-th image is taken, from the first.
     """
-    if any(path.stem.endswith("_noisy") for path in image_files(folder)):
-        return [_score(folder.name, REAL, list(_real_pairs(folder)), denoisers)]
+    files = image_files(folder)
+    noisy = [path for path in files if path.stem.endswith("_noisy")]
+    if noisy:
+        return [_score(folder.name, REAL, [_real_pair(path) for path in noisy[::every]], denoisers)]
     rows = []
     for name in names:
-        pairs = [STANDARD[name].pair(read_rgb(path), seed) for seed, path in enumerate(image_files(folder))]
+        pairs = [STANDARD[name].pair(read_rgb(path), seed) for seed, path in enumerate(files)][::every]
         rows.append(_score(folder.name, name, pairs, denoisers))
     return rows
 
 
-def _real_pairs(folder: Path) -> Iterator[Pair]:
-    for path in image_files(folder):
-        if path.stem.endswith("_noisy"):
-            reference = path.with_stem(path.stem.removesuffix("_noisy") + "_reference")
-            if not reference.exists():
-                raise DataError(f"{path} has no {reference.name} beside it")
-            yield Pair(read_rgb(path), read_rgb(reference), None)
+def _real_pair(noisy: Path) -> Pair:
+    reference = noisy.with_stem(noisy.stem.removesuffix("_noisy") + "_reference")
+    if not reference.exists():
+        raise DataError(f"{noisy} has no {reference.name} beside it")
+    return Pair(read_rgb(noisy), read_rgb(reference), None)
 
 
 def _score(dataset: str, corruption: str, pairs: list[Pair], denoisers: Sequence[Denoiser]) -> Row:

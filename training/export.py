@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,6 +42,7 @@ class Effort:
     steps: int
     minutes: float
     photographs: int
+    earlier: list[dict[str, Any]]
 
 
 def export_run(run: Path, store: ModelStore, measurements: Path, photos: Path) -> StoredModel:
@@ -88,7 +90,7 @@ def load_run(run: Path) -> tuple[Recipe, ResidualUNet, Effort]:
     model.load_state_dict(checkpoint["state_dict"])
     hold_kernels_as_kernels(model.network)
     minutes = round(checkpoint["seconds_done"] / 60, 1)
-    effort = Effort(checkpoint["steps_done"], minutes, checkpoint["photographs"])
+    effort = Effort(checkpoint["steps_done"], minutes, checkpoint["photographs"], checkpoint["earlier"])
     return recipe, model.network.eval(), effort
 
 
@@ -130,7 +132,12 @@ def make_card(
             for each in recipe.corruption
         ),
         training_data=(data,),
-        training={**recipe.fit.model_dump(mode="json"), "steps": effort.steps, "minutes": effort.minutes},
+        training={
+            **recipe.fit.model_dump(mode="json"),
+            "steps": effort.steps,
+            "minutes": effort.minutes,
+            "earlier": effort.earlier,
+        },
         seed=recipe.fit.seed,
         git_commit=_git_commit(),
         libraries={

@@ -40,6 +40,7 @@ class Denoiser(pl.LightningModule):
         if recipe.fit.optimiser == "muon":
             hold_kernels_as_matrices(self.network)
         self.loss = LOSSES[recipe.fit.loss]
+        self.earlier: list[dict[str, Any]] = []
         self.photographs = 0
         self.steps_done = 0
         self.seconds_done = 0.0
@@ -105,6 +106,7 @@ class Denoiser(pl.LightningModule):
         if not all(torch.isfinite(weight).all() for weight in self.parameters()):
             raise DivergedError(f"a weight is no number at step {self.steps_done}; lower fit.rate")
         checkpoint["recipe"] = self.recipe.model_dump(mode="json")
+        checkpoint["earlier"] = self.earlier
         checkpoint["photographs"] = self.photographs
         checkpoint["steps_done"] = self.steps_done
         checkpoint["seconds_done"] = self.seconds_done
@@ -112,6 +114,14 @@ class Denoiser(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.steps_done = checkpoint["steps_done"]
         self.seconds_done = checkpoint["seconds_done"]
+        self.earlier = checkpoint["earlier"]
+
+    def take_weights(self, checkpoint: dict[str, Any]) -> None:
+        """Begin with the averaged weights of an earlier run, and remember how they were trained."""
+        self.load_state_dict(checkpoint["state_dict"])
+        trained = {key: checkpoint["recipe"][key] for key in ("fit", "corruption", "data")}
+        effort = {"steps": checkpoint["steps_done"], "minutes": round(checkpoint["seconds_done"] / 60, 1)}
+        self.earlier = [*checkpoint["earlier"], {**trained, **effort}]
 
 
 def build_network(recipe: NetworkRecipe) -> ResidualUNet:
@@ -141,12 +151,13 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def fit(recipe: Recipe, photos: Path, run: Path, *, workers: int = 1) -> Path:
+def fit(recipe: Recipe, photos: Path, run: Path, *, begin_with: Path | None = None, workers: int = 1) -> Path:
     """Train a recipe on a folder of photographs; goes on from `run/last.ckpt` when there is one.
 
     Args:
         photos: folder of clean images; each side at least `data.patch` pixels.
         run: folder of last.ckpt and log/version_N/metrics.csv, one for each run.
+        begin_with: an earlier run of the same network, whose weights a new run begins with.
         workers: processes that make patches; 0 makes them in the training process.
 
     Returns:
@@ -159,6 +170,8 @@ def fit(recipe: Recipe, photos: Path, run: Path, *, workers: int = 1) -> Path:
         checkpoint = torch.load(last, map_location="cpu", weights_only=True)
         _refuse_another_recipe(recipe, checkpoint["recipe"], run)
         model.on_load_checkpoint(checkpoint)
+    elif begin_with:
+        model.take_weights(torch.load(begin_with / "last.ckpt", map_location="cpu", weights_only=True))
     if model.progress >= 1:
         log.warning("%s is finished already; give another --run to train again", last)
         return last

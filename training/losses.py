@@ -18,6 +18,15 @@ def charbonnier(restored: Tensor, clean: Tensor, epsilon: float = 1e-3) -> Tenso
     return ((restored - clean).square() + epsilon**2).sqrt().mean()
 
 
+def rmse(restored: Tensor, clean: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Mean over images of sqrt(MSE + epsilon^2): every image pulls on the weights equally hard.
+
+    With MSE the noisiest images do nearly all the pulling; with `psnr_loss` the cleanest.
+    """
+    error = (restored - clean).square().flatten(1).mean(1)
+    return (error + epsilon**2).sqrt().mean()
+
+
 def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
     """Mean over images of 10 log10(MSE), i.e. -PSNR in dB (Chen et al. 2021, HINet, section 3.4).
 
@@ -28,7 +37,7 @@ def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
     return 10 * (error + 1e-6).log10().mean()
 
 
-LOSSES: dict[str, Loss] = {"mse": mse, "charbonnier": charbonnier, "psnr": psnr_loss}
+LOSSES: dict[str, Loss] = {"mse": mse, "charbonnier": charbonnier, "rmse": rmse, "psnr": psnr_loss}
 
 
 def psnr(restored: Tensor, clean: Tensor) -> Tensor:
