@@ -58,7 +58,7 @@ class Denoiser(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         noisy, clean = batch
         restored = self.network(noisy)
-        loss = self.loss(restored.float(), clean)
+        loss = self.loss(restored.float(), clean, noisy)
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"loss is {loss.item()} at step {self.steps_done} (data seed {self.recipe.fit.seed}); "

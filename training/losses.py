@@ -1,33 +1,34 @@
-"""Reconstruction losses; each takes (restored, clean), float `[N, C, H, W]` of 0..1, to a scalar."""
+"""Reconstruction losses; each takes (restored, clean, noisy), float `[N, C, H, W]` of 0..1, to a scalar."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def mse(restored: Tensor, clean: Tensor) -> Tensor:
+def mse(restored: Tensor, clean: Tensor, _noisy: Tensor) -> Tensor:
     """Mean squared error: -log p(x|h) of a Gaussian of fixed variance, up to constants."""
     return (restored - clean).square().mean()
 
 
-def charbonnier(restored: Tensor, clean: Tensor, epsilon: float = 1e-3) -> Tensor:
+def charbonnier(restored: Tensor, clean: Tensor, _noisy: Tensor, epsilon: float = 1e-3) -> Tensor:
     """Smooth L1, sqrt(d^2 + epsilon^2) (Charbonnier et al. 1994); close to a Laplace p(x|h)."""
     return ((restored - clean).square() + epsilon**2).sqrt().mean()
 
 
-def rmse(restored: Tensor, clean: Tensor, epsilon: float = 1e-3) -> Tensor:
-    """Mean over images of sqrt(MSE + epsilon^2): every image pulls on the weights equally hard.
+def relative_mse(restored: Tensor, clean: Tensor, noisy: Tensor) -> Tensor:
+    """Mean over images of MSE / sqrt(MSE of the noisy input).
 
-    With MSE the noisiest images do nearly all the pulling; with `psnr_loss` the cleanest.
+    What is left after denoising grows about with that root, so every noise level counts alike, as
+    with `psnr_loss`; but a textured image is not let off because a smooth one is easier.
     """
-    error = (restored - clean).square().flatten(1).mean(1)
-    return (error + epsilon**2).sqrt().mean()
+    left, given = ((image - clean).square().flatten(1).mean(1) for image in (restored, noisy))
+    return (left / (given + 1e-4).sqrt()).mean()
 
 
-def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
+def psnr_loss(restored: Tensor, clean: Tensor, _noisy: Tensor) -> Tensor:
     """Mean over images of 10 log10(MSE), i.e. -PSNR in dB (Chen et al. 2021, HINet, section 3.4).
 
     The Gaussian likelihood with the variance of each image maximised out: an image with little
@@ -37,7 +38,12 @@ def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
     return 10 * (error + 1e-6).log10().mean()
 
 
-LOSSES: dict[str, Loss] = {"mse": mse, "charbonnier": charbonnier, "rmse": rmse, "psnr": psnr_loss}
+LOSSES: dict[str, Loss] = {
+    "mse": mse,
+    "charbonnier": charbonnier,
+    "relative-mse": relative_mse,
+    "psnr": psnr_loss,
+}
 
 
 def psnr(restored: Tensor, clean: Tensor) -> Tensor:

@@ -27,7 +27,10 @@ def depth_to_space(folded: Tensor, block: int) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x))): no normalisation, as in EDSR (Lim et al. 2017)."""
+    """x + conv(leaky_relu(conv(x))): no normalisation, as in EDSR (Lim et al. 2017).
+
+    Leaky, because with ReLU every unit of the coarsest level died in a long run and none came back.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -35,7 +38,7 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.second(functional.relu(self.first(x)))
+        out: Tensor = x + self.second(functional.leaky_relu(self.first(x), 0.1))
         return out
 
 

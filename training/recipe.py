@@ -52,7 +52,7 @@ class DataRecipe(_Strict):
 class FitRecipe(_Strict):
     """The optimisation; training stops at `steps` or `minutes`, whichever comes first."""
 
-    loss: Literal["mse", "charbonnier", "rmse", "psnr"]
+    loss: Literal["mse", "charbonnier", "relative-mse", "psnr"]
     optimiser: Literal["muon", "adamw"] = "adamw"
     rate: PositiveFloat
     batch: PositiveInt

@@ -70,7 +70,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(
 ) -> None:
     calls = 0
 
-    def breaks_at_15(restored: Tensor, clean: Tensor) -> Tensor:
+    def breaks_at_15(restored: Tensor, clean: Tensor, noisy: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
         return (restored - clean).square().mean() * (math.nan if calls > 15 else 1)
@@ -130,9 +130,9 @@ def test_one_photograph_is_not_enough(recipe: Recipe, photos: Path, tmp_path: Pa
 
 def test_losses_agree_with_their_formulas() -> None:
     clean = torch.rand(2, 3, 8, 8)
-    restored = clean + 0.1
-    assert torch.isclose(LOSSES["mse"](restored, clean), torch.tensor(0.01))
-    assert torch.isclose(LOSSES["charbonnier"](restored, clean), torch.tensor(0.1), atol=1e-4)
-    assert torch.isclose(LOSSES["psnr"](restored, clean), torch.tensor(-20.0), atol=1e-2)
-    for loss in LOSSES.values():
-        assert loss(clean, clean) < loss(restored, clean)
+    restored, noisy = clean + 0.1, clean + 0.2
+    expected = {"mse": 0.01, "charbonnier": 0.1, "relative-mse": 0.01 / 0.2, "psnr": -20.0}
+    assert set(expected) == set(LOSSES)
+    for name, loss in LOSSES.items():
+        assert torch.isclose(loss(restored, clean, noisy), torch.tensor(expected[name]), rtol=0.01), name
+        assert loss(clean, clean, noisy) < loss(restored, clean, noisy)
