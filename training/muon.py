@@ -36,14 +36,12 @@ def hold_kernels_as_kernels(network: nn.Module) -> None:
 
 
 def muon_and_adamw(network: nn.Module, rate: float) -> list[Muon | AdamW]:
-    """Muon on the matrices, AdamW on everything else, one learning rate for both.
+    """Muon on the matrices, AdamW on everything else if there is any, one learning rate for both.
 
     Muon's updates are scaled to the size of AdamW's, and its weights decay: without that they grow
     until units saturate (Liu et al. 2025, section 2.2).
     """
     matrices = [weight for weight in network.parameters() if weight.ndim == 2]
     others = [weight for weight in network.parameters() if weight.ndim != 2]
-    return [
-        Muon(matrices, lr=rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-        AdamW(others, lr=rate, weight_decay=0.0),
-    ]
+    muon = Muon(matrices, lr=rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    return [muon, AdamW(others, lr=rate, weight_decay=0.0)] if others else [muon]

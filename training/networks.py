@@ -34,8 +34,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.first = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.second(functional.leaky_relu(self.first(x), 0.1))
@@ -48,6 +48,9 @@ def _blocks(width: int, count: int) -> nn.Sequential:
 
 class ResidualUNet(nn.Module):
     """Estimates the noise of an RGB image.
+
+    Bias-free (Mohan et al. 2020): twice the image gives twice the noise, so that a brightness or a
+    noise level outside of the training range is nothing new, and no unit can drift away by its bias.
 
     Args:
         widths: channels of each level, from the finest; each level has half the resolution.
@@ -62,20 +65,20 @@ class ResidualUNet(nn.Module):
         self.alignment: int = unshuffle * 2 ** (len(widths) - 1)
         folded = 3 * unshuffle**2
         steps = list(itertools.pairwise(widths))
-        self.head = nn.Conv2d(folded, widths[0], 3, padding=1)
+        self.head = nn.Conv2d(folded, widths[0], 3, padding=1, bias=False)
         self.encoder = nn.ModuleList(_blocks(*level) for level in zip(widths, blocks, strict=True))
-        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
-        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps)
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2, bias=False) for fine, coarse in steps)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2, bias=False) for fine, coarse in steps
+        )
         self.decoder = nn.ModuleList(_blocks(*level) for level in zip(widths[:-1], blocks[:-1], strict=True))
-        self.tail = nn.Conv2d(widths[0], folded, 3, padding=1)
+        self.tail = nn.Conv2d(widths[0], folded, 3, padding=1, bias=False)
         self._start_near_identity()
 
     def _start_near_identity(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.orthogonal_(module.weight)
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 nn.init.orthogonal_(module.second.weight, gain=0.1)
