@@ -8,7 +8,7 @@ from model_store.errors import (
     StoreError,
     VersionExistsError,
 )
-from model_store.store import ModelStore, StoredModel, default_root
+from model_store.store import ModelStore, StoredModel, default_root, parse_reference
 
 __all__ = [
     "CARD_SCHEMA",
@@ -25,4 +25,5 @@ __all__ = [
     "TrainingData",
     "VersionExistsError",
     "default_root",
+    "parse_reference",
 ]

@@ -61,6 +61,14 @@ class Limits:
     max_pixels: int
     max_side: int
 
+    def check(self, width: int, height: int) -> None:
+        """Raises ImageTooLargeError where there are too many pixels or a side is too long."""
+        if max(width, height) > self.max_side or width * height > self.max_pixels:
+            raise ImageTooLargeError(
+                f"{width}x{height} is over the limit of {self.max_side} pixels a side"
+                f" and {self.max_pixels} in all; make it smaller or cut it"
+            )
+
 
 @dataclass(frozen=True)
 class Header:
@@ -133,11 +141,7 @@ def inspect(data: bytes, limits: Limits) -> Header:
     header = Header(found, width, height)
     if width < 1 or height < 1:
         raise BadImageError(f"The {found} header says {width}x{height} pixels; the file is corrupt")
-    if max(width, height) > limits.max_side or header.pixels > limits.max_pixels:
-        raise ImageTooLargeError(
-            f"{width}x{height} is over the limit of {limits.max_side} pixels a side"
-            f" and {limits.max_pixels} in all; make it smaller or cut it"
-        )
+    limits.check(width, height)
     _refuse_slow_files(data, found)
     return header
 

@@ -59,13 +59,36 @@ class UnknownModelError(ServiceError):
     title = "There is no such model"
 
 
+class ModelBrokenError(ServiceError):
+    status, grpc, reason = 503, "UNAVAILABLE", "model-broken"
+    title = "This model version cannot be loaded"
+
+
+class UnauthorizedError(ServiceError):
+    status, grpc, reason = 401, "UNAUTHENTICATED", "unauthorized"
+    title = "A valid bearer token is needed"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class NotSupportedError(ServiceError):
+    status, grpc, reason = 501, "UNIMPLEMENTED", "not-supported"
+    title = "This service does not do that"
+
+
 class QueueFullError(ServiceError):
     status, grpc, reason = 429, "RESOURCE_EXHAUSTED", "queue-full"
     title = "The service is busy; try again"
 
+    def __init__(self, detail: str = "", retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self._retry_after_s = retry_after_s
+
     @property
     def headers(self) -> dict[str, str]:
-        return {"Retry-After": "1"}
+        return {"Retry-After": str(self._retry_after_s)}
 
 
 class DeadlineError(ServiceError):
@@ -81,6 +104,11 @@ class ClientGoneError(ServiceError):
 class DrainingError(ServiceError):
     status, grpc, reason = 503, "UNAVAILABLE", "draining"
     title = "The service is starting or shutting down; try another instance"
+
+
+class FrameDroppedError(ServiceError):
+    status, grpc, reason = 503, "UNAVAILABLE", "frame-dropped"
+    title = "Dropped: a newer frame of the stream has come"
 
 
 class StartError(Exception):

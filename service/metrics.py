@@ -1,6 +1,8 @@
 """Every Prometheus series of the service; labels take few, known values only."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from dataclasses import dataclass
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.values import ValueClass
 
@@ -8,28 +10,75 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 REQUESTS = Counter(
     "quietframe_requests",
-    "Answered requests by model and reason; reason is `ok` or that of the error",
-    ["model", "reason"],
+    "Answered requests by protocol, model and reason; reason is `ok` or that of the error",
+    ["protocol", "model", "reason"],
 )
 STAGE_SECONDS = Histogram(
     "quietframe_stage_seconds",
     "Time of a successful request in each stage: decode, queue, infer, encode",
-    ["stage"],
+    ["model", "stage"],
     buckets=_SECONDS,
 )
 BATCH_SIZE = Histogram(
-    "quietframe_batch_size", "Images that ran together", buckets=(1, 2, 4, 8, 16, 32, 64, 128)
+    "quietframe_batch_size",
+    "Images (or tiles) that ran together",
+    ["model"],
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128),
 )
 PENDING_REQUESTS = Gauge(
     "quietframe_pending_requests", "Requests admitted and not answered", multiprocess_mode="livesum"
 )
 PENDING_PIXELS = Gauge("quietframe_pending_pixels", "Pixels of the same", multiprocess_mode="livesum")
+MODEL_LOADED = Gauge(
+    "quietframe_model_loaded",
+    "1 for each model version in memory, by device; 0 for one that was",
+    ["model", "version", "device"],
+    multiprocess_mode="livemax",
+)
+MODEL_REFUSALS = Counter(
+    "quietframe_model_refusals", "Model versions that could not be loaded and were passed over", ["model"]
+)
+
+
+@dataclass(frozen=True)
+class Total:
+    """Count and sum of a histogram."""
+
+    count: float
+    sum: float
+
+
+@dataclass(frozen=True)
+class ModelTotals:
+    """What one model version has done since the service started, in all workers."""
+
+    stages: dict[str, Total]
+    batches: Total
 
 
 def exposition() -> bytes:
     """All series in Prometheus text format, summed over the workers where there are several."""
+    return generate_latest(_registry())
+
+
+def model_totals(label: str) -> ModelTotals:
+    """The totals of `name/version`, zeros for one that has done nothing."""
+    registry = _registry()
+
+    def total(series: str, labels: dict[str, str]) -> Total:
+        count, sum = (registry.get_sample_value(series + suffix, labels) for suffix in ("_count", "_sum"))
+        return Total(count or 0.0, sum or 0.0)
+
+    stages = {
+        stage: total("quietframe_stage_seconds", {"model": label, "stage": stage})
+        for stage in ("decode", "queue", "infer", "encode")
+    }
+    return ModelTotals(stages, total("quietframe_batch_size", {"model": label}))
+
+
+def _registry() -> CollectorRegistry:
     if ValueClass.__name__ == "MutexValue":
-        return generate_latest()
+        return REGISTRY
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
-    return generate_latest(registry)
+    return registry

@@ -1,25 +1,34 @@
 """The one path of an image: inspect -> admit -> decode -> tile -> batch -> run -> join -> encode.
 
 Everything that computes runs in threads: codecs in a pool of their own, inference in the batcher's
-lanes. The event loop only passes things on.
+lanes. The event loop only passes things on. HTTP and gRPC come in here, and nowhere else.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from model_store import InvalidNameError, ModelCard, ModelNotFoundError, ModelStore
+from model_store import InvalidNameError, ModelCard, ModelNotFoundError, ModelStore, StoreError
 from service import codec, metrics, tiling
 from service.admission import Admission
 from service.batcher import Batcher, Ran
-from service.codec import Header, Picture, Pixels
-from service.engine import Engine, Engines
-from service.errors import BadParameterError, DeadlineError, UnknownModelError
+from service.codec import Picture, Pixels
+from service.engine import Engine
+from service.engines import Engines
+from service.errors import (
+    BadImageError,
+    BadParameterError,
+    DeadlineError,
+    ModelBrokenError,
+    StartError,
+    UnknownModelError,
+)
 from service.settings import ImageFormat, Settings
 from service.tiling import Tile
 
@@ -32,22 +41,32 @@ class Order:
 
     model: str | None = None
     strength: float = 1.0
-    format: ImageFormat | None = None
+    format: ImageFormat | Literal["raw"] | None = None
     quality: int | None = None
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """The encoded image, what made it, and seconds by stage."""
+    """The clean image as pixels and as a file (empty where raw pixels were asked for), and what made it."""
 
+    pixels: Pixels
     data: bytes
-    format: ImageFormat
+    format: ImageFormat | Literal["raw"]
     card: ModelCard
     seconds: dict[str, float]
 
     @property
     def media_type(self) -> str:
-        return codec.MEDIA_TYPES[self.format]
+        return "application/octet-stream" if self.format == "raw" else codec.MEDIA_TYPES[self.format]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An image that has passed the checks of its size: what it will take, and how to get its pixels."""
+
+    pixels: int
+    format: ImageFormat | Literal["raw"]
+    decode: Callable[[], Picture]
 
 
 class Pipeline:
@@ -61,12 +80,17 @@ class Pipeline:
         self.settings = settings
         self.store = ModelStore(settings.model_store)
         self._limits = codec.Limits(settings.formats, settings.max_pixels, settings.max_side)
-        self._engines = Engines(
-            self.store, settings.default_model, settings.device, settings.threads_per_worker
+        threads = settings.threads_per_worker
+        lanes = settings.lanes_per_worker
+        self.engines = Engines(self.store, settings.default_model, settings.device, threads, lanes)
+        self.admission = Admission(
+            settings.max_buffered_bytes,
+            settings.max_queue_requests,
+            settings.max_queue_pixels,
+            settings.max_queue_wait_s,
         )
-        self.admission = Admission(settings.max_queue_requests, settings.max_queue_pixels)
-        self._batcher = Batcher(settings.max_batch_pixels)
-        self._codecs = ThreadPoolExecutor(settings.threads_per_worker, thread_name_prefix="codec")
+        self._batcher = Batcher(settings.max_batch_pixels, lanes, settings.max_queue_delay_ms / 1000)
+        self._codecs = ThreadPoolExecutor(threads, thread_name_prefix="codec")
 
     async def close(self) -> None:
         """Finish what runs, drop what waits."""
@@ -74,69 +98,99 @@ class Pipeline:
         await self._batcher.close()
         await asyncio.to_thread(self._codecs.shutdown, wait=True, cancel_futures=True)
 
-    async def denoise(self, data: bytes, order: Order) -> Denoised:
-        """Clean one encoded image; the caller holds a place of `admission`.
+    @asynccontextmanager
+    async def request(self, timeout_s: float | None = None) -> AsyncIterator[None]:
+        """A place in the queue and a deadline; `timeout_s` may shorten the server's, not lengthen it.
+
+        Raises:
+            QueueFullError, DrainingError: there is no place.
+            DeadlineError: the work inside took too long and was dropped.
+        """
+        limit = min(timeout_s or self.settings.timeout_s, self.settings.timeout_s)
+        with self.admission.request():
+            try:
+                async with asyncio.timeout(limit):
+                    yield
+            except TimeoutError:
+                raise DeadlineError(
+                    f"Not done within {limit:g} s; send a smaller image or try again"
+                ) from None
+
+    async def denoise(self, image: bytes | Pixels, order: Order) -> Denoised:
+        """Clean one encoded image, or uint8 `[H, W, C]` with C = 3 or 1.
 
         Raises:
             ServiceError: see the classes; cancelling the call drops the work that has not begun.
         """
-        try:
-            async with asyncio.timeout(self.settings.timeout_s):
-                result = await self._denoise(data, order)
-        except TimeoutError:
-            limit = self.settings.timeout_s
-            raise DeadlineError(f"Not done within {limit:g} s; send a smaller image or try again") from None
-        for stage, seconds in result.seconds.items():
-            metrics.STAGE_SECONDS.labels(stage).observe(seconds)
-        return result
-
-    async def _denoise(self, data: bytes, order: Order) -> Denoised:
-        engine = await self._engine(order.model or self.settings.default_model)
+        engine = await self.engine(order.model)
         _check_fits(order, engine.card)
-        header = await self._in_thread(lambda: codec.inspect(data, self._limits))
-        with self.admission.pixels(header.pixels):
+        source = await self._checked(image)
+        with self.admission.pixels(source.pixels, self._batcher.pixels_per_s):
             begun = time.perf_counter()
-            picture, frame = await self._in_thread(lambda: _decode(data, header, engine.card))
-            decoded = time.perf_counter()
+            picture, frame = await self.in_thread(lambda: _decode(source, engine.card))
+            arrived = time.perf_counter()
             tiles, ran = await self._run(engine, frame, order.strength)
             started, ended = min(each.started for each in ran), max(each.ended for each in ran)
-            format = order.format or header.format
+            format = order.format or source.format
             quality = order.quality or self.settings.jpeg_quality
-            encoded = await self._in_thread(lambda: _encode(tiles, ran, picture, format, quality))
+            pixels, data = await self.in_thread(lambda: _encode(tiles, ran, picture, format, quality))
         seconds = {
-            "decode": decoded - begun,
-            "queue": started - decoded,
+            "decode": arrived - begun,
+            "queue": started - arrived,
             "infer": ended - started,
             "encode": time.perf_counter() - ended,
         }
-        return Denoised(encoded, format, engine.card, seconds)
+        for stage, spent in seconds.items():
+            metrics.STAGE_SECONDS.labels(engine.card.label, stage).observe(spent)
+        return Denoised(pixels, data, format, engine.card, seconds)
 
-    async def _engine(self, reference: str) -> Engine:
+    async def engine(self, reference: str | None) -> Engine:
+        """The engine of `name`, `name:version` or (None) the default model, loaded if it is not yet.
+
+        Raises:
+            UnknownModelError: there is no such model or version.
+            ModelBrokenError: it is there and cannot be loaded.
+        """
+        reference = reference or self.settings.default_model
+        engine = self.engines.get(reference)
+        if engine:
+            return engine
         try:
-            engine = self._engines.get(reference)
-            if engine is None:
-                engine = await self._in_thread(lambda: self._engines.load(reference))
+            return await self.in_thread(lambda: self.engines.load(reference))
         except (InvalidNameError, ModelNotFoundError) as error:
             raise UnknownModelError(str(error)) from None
-        return engine
+        except (StoreError, StartError) as error:
+            raise ModelBrokenError(str(error)) from None
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run what computes outside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._codecs, work)
+
+    async def _checked(self, image: bytes | Pixels) -> _Source:
+        if isinstance(image, bytes):
+            header = await self.in_thread(lambda: codec.inspect(image, self._limits))
+            return _Source(header.pixels, header.format, lambda: codec.decode(image, header))
+        height, width = _sides(image)
+        self._limits.check(width, height)
+        return _Source(height * width, "raw", lambda: Picture(image))
 
     async def _run(self, engine: Engine, frame: Pixels, strength: float) -> tuple[list[Tile], list[Ran]]:
         card = engine.card
         height, width = frame.shape[:2]
         limit = self.settings.max_tile_pixels
         tiles = tiling.plan(height, width, limit, card.tile_overlap, card.alignment)
-        tasks = [
-            asyncio.create_task(self._batcher.run(engine, tiling.cut(frame, tile), strength))
-            for tile in tiles
-        ]
-        try:
-            return tiles, await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        works = [self._batcher.run(engine, tiling.cut(frame, tile), strength) for tile in tiles]
+        return tiles, await together(works)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._codecs, work)
+
+async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all at once; the first failure is raised as it is (a TaskGroup would wrap it) and ends the rest."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _check_fits(order: Order, card: ModelCard) -> None:
@@ -148,17 +202,31 @@ def _check_fits(order: Order, card: ModelCard) -> None:
         raise BadParameterError(f"Model {card.label} has no strength; leave the parameter out")
 
 
-def _decode(data: bytes, header: Header, card: ModelCard) -> tuple[Picture, Pixels]:
-    picture = codec.decode(data, header)
+def _sides(image: Pixels) -> tuple[int, int]:
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
+        raise BadImageError(f"Raw pixels have the shape [H, W, 3] or [H, W, 1], not {list(image.shape)}")
+    return image.shape[0], image.shape[1]
+
+
+def _decode(source: _Source, card: ModelCard) -> tuple[Picture, Pixels]:
+    picture = source.decode()
     return picture, _for_model(picture.pixels, card)
 
 
-def _encode(tiles: list[Tile], ran: list[Ran], picture: Picture, format: ImageFormat, quality: int) -> bytes:
+def _encode(
+    tiles: list[Tile],
+    ran: list[Ran],
+    picture: Picture,
+    format: ImageFormat | Literal["raw"],
+    quality: int,
+) -> tuple[Pixels, bytes]:
     height, width, channels = picture.pixels.shape
     pixels = tiling.join(tiles, [each.pixels for each in ran], height, width)
     if channels == 1 and pixels.shape[2] == 3:
         pixels = _luma(pixels)
-    return codec.encode(Picture(pixels, picture.alpha), format, quality)
+    if format == "raw":
+        return pixels, b""
+    return pixels, codec.encode(Picture(pixels, picture.alpha), format, quality)
 
 
 def _for_model(pixels: Pixels, card: ModelCard) -> Pixels:

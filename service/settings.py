@@ -6,15 +6,16 @@ Each is set by the environment variable QUIETFRAME_<NAME>, e.g. QUIETFRAME_PORT=
 import ipaddress
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_store import default_root
 from service.errors import StartError
 
 ImageFormat = Literal["jpeg", "png", "webp", "bmp", "tiff"]
+_SHORTEST_TOKEN = 16
 
 
 class Settings(BaseSettings):
@@ -22,12 +23,16 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="IP address to listen on; 0.0.0.0 for every interface")
     port: int = Field(3000, ge=1, le=65535, description="HTTP port")
+    grpc_port: int = Field(3001, ge=0, le=65535, description="gRPC port; 0 switches gRPC off")
     workers: int = Field(1, ge=1, le=64, description="processes; each loads the models")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes CUDA where it works, else the CPU; cuda fails where it does not"
     )
     threads: int = Field(
         0, ge=0, le=256, description="cores one inference uses; 0 shares all between the workers"
+    )
+    lanes: int = Field(
+        0, ge=0, le=64, description="inferences at once, each worker; 0 is one for each core, up to four"
     )
     model_store: Path = Field(default_factory=default_root, description="folder of published models")
     default_model: str = Field("frames-balanced", description="model of requests that name none")
@@ -37,9 +42,15 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(20 * 2**20, ge=1024, description="largest request body, bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="largest image, pixels")
     max_side: int = Field(16384, ge=1, le=65535, description="longest side of an image, pixels")
+    max_buffered_bytes: int = Field(
+        256 * 2**20, ge=1024, description="bytes of request bodies held at once, each worker"
+    )
     max_queue_requests: int = Field(256, ge=1, description="requests admitted at once, each worker")
     max_queue_pixels: int = Field(
         200_000_000, ge=1, description="pixels admitted at once, each worker; one image always fits"
+    )
+    max_queue_wait_s: float = Field(
+        10.0, gt=0, le=3600, description="refuse what would wait longer than this for its turn, seconds"
     )
     max_tile_pixels: int = Field(
         2_400_000, ge=65536, description="larger frames are run in overlapping tiles of at most this"
@@ -47,9 +58,34 @@ class Settings(BaseSettings):
     max_batch_pixels: int = Field(
         131_072, ge=0, description="images of one shape run together up to this many pixels"
     )
-    timeout_s: float = Field(
-        30.0, gt=0, le=3600, description="seconds from the last byte in to the first out"
+    max_queue_delay_ms: float = Field(
+        0.0, ge=0, le=1000, description="wait this long for a fuller batch; for GPUs"
     )
+    stream_window: int = Field(4, ge=1, le=64, description="frames of one stream in flight")
+    timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="seconds from the last byte in to the first out; clients may ask for less",
+    )
+    grace_s: float = Field(
+        25.0, gt=0, le=28, description="seconds accepted work has after SIGTERM; a worker is killed at 30"
+    )
+    drain_delay_s: float = Field(
+        0.5, ge=0, le=20, description="seconds between going not ready and closing, for load balancers"
+    )
+    poll_models_s: float = Field(
+        0.0, ge=0, le=86400, description="look for new model versions this often, seconds; 0 never"
+    )
+    model_control: bool = Field(
+        False, description="whether clients may load and unload models over /v2 and gRPC"
+    )
+    tokens: frozenset[SecretStr] = Field(
+        frozenset(), description="bearer tokens, a JSON list; one is then needed for all but health"
+    )
+    tls_cert: Path | None = Field(None, description="PEM certificate chain; HTTP and gRPC then speak TLS")
+    tls_key: Path | None = Field(None, description="PEM private key of that certificate")
+    access_log: bool = Field(True, description="one JSON line on standard output for each request")
     jpeg_quality: int = Field(90, ge=1, le=100, description="JPEG and WebP quality when none is asked for")
 
     @field_validator("host")
@@ -62,10 +98,31 @@ class Settings(BaseSettings):
     def _from_any_folder(cls, store: Path) -> Path:
         return store.expanduser().resolve()  # workers run in a folder of their own
 
+    @field_validator("tokens")
+    @classmethod
+    def _long_enough(cls, tokens: frozenset[SecretStr]) -> frozenset[SecretStr]:
+        if any(len(token.get_secret_value()) < _SHORTEST_TOKEN for token in tokens):
+            raise ValueError(f"a token has at least {_SHORTEST_TOKEN} characters; try `openssl rand -hex 32`")
+        return tokens
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together; set both or none")
+        for file in (self.tls_cert, self.tls_key):
+            if file and not file.is_file():
+                raise ValueError(f"{file} is not a file")
+        return self
+
     @property
     def threads_per_worker(self) -> int:
         """Cores each worker's inference may use, at least one."""
         return self.threads or max(1, len(os.sched_getaffinity(0)) // self.workers)
+
+    @property
+    def lanes_per_worker(self) -> int:
+        """Up to four by itself: each lane may hold the activations of a whole tile."""
+        return self.lanes or min(4, self.threads_per_worker)
 
 
 def load_settings() -> Settings:
@@ -77,7 +134,9 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        wrong = "; ".join(
-            f"QUIETFRAME_{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors()
-        )
-        raise StartError(wrong) from None
+        raise StartError("; ".join(map(_spelled, error.errors()))) from None
+
+
+def _spelled(problem: Any) -> str:
+    name = "".join(f"QUIETFRAME_{each.upper()}: " for each in problem["loc"][:1])
+    return f"{name}{problem['msg']}"

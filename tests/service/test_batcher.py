@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -21,10 +22,13 @@ class HeldEngine:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.batches: list[int] = []
+        self.lanes: list[int | None] = []
+        self.card = SimpleNamespace(label="held/1")
 
-    def run(self, images: Pixels, strength: npt.NDArray[np.float32]) -> Pixels:
+    def run(self, images: Pixels, strength: npt.NDArray[np.float32], lane: int | None) -> Pixels:
         self.gate.wait()
         self.batches.append(len(images))
+        self.lanes.append(lane)
         if (images[:, 0, 0, 0] == 13).any():
             raise ValueError("unlucky image")
         return 255 - images
@@ -44,9 +48,11 @@ async def start_and_hold(
     async def run(image: Pixels) -> Pixels:
         return (await batcher.run(engine, image, 1.0)).pixels
 
-    tasks = [asyncio.create_task(run(image)) for image in [picture(0), *images]]
-    await asyncio.sleep(0.05)
-    return tasks
+    first = asyncio.create_task(run(picture(0)))
+    await asyncio.sleep(0.02)
+    tasks = [asyncio.create_task(run(image)) for image in images]
+    await asyncio.sleep(0.02)
+    return [first, *tasks]
 
 
 def test_waiting_images_of_one_shape_run_together() -> None:
@@ -93,11 +99,55 @@ def test_cancelled_work_never_runs() -> None:
     asyncio.run(main())
 
 
-def test_together_is_bit_equal_to_alone(shipped: StoredModel) -> None:
-    engine = Engine(shipped, "cpu", threads=2)
+def test_one_alone_has_all_cores_and_two_have_a_lane_each() -> None:
+    async def main() -> None:
+        held, batcher = HeldEngine(), Batcher(max_batch_pixels=0, lanes=2)
+        held.gate.set()
+        await batcher.run(cast(Engine, held), picture(1), 1.0)
+        assert held.lanes == [None]
+        await asyncio.gather(*(batcher.run(cast(Engine, held), picture(n), 1.0) for n in (1, 2)))
+        assert set(held.lanes[1:]) == {0, 1}
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_delay_waits_for_a_fuller_batch_and_no_longer() -> None:
+    async def main() -> None:
+        held, batcher = HeldEngine(), Batcher(max_batch_pixels=16 * 3, max_delay_s=0.05)
+        held.gate.set()
+        first = asyncio.create_task(batcher.run(cast(Engine, held), picture(1), 1.0))
+        await asyncio.sleep(0.01)
+        assert not held.batches
+        rest = [asyncio.create_task(batcher.run(cast(Engine, held), picture(n), 1.0)) for n in (2, 3, 4)]
+        await asyncio.gather(first, *rest)
+        assert held.batches == [3, 1]
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_no_shape_starves() -> None:
+    """A stream of one shape does not keep an image of another waiting: the oldest goes first."""
+
+    async def main() -> None:
+        held, batcher = HeldEngine(), Batcher(max_batch_pixels=16 * 2)
+        images = [picture(1), picture(2, side=5), *(picture(n) for n in range(3, 8))]
+        tasks = await start_and_hold(batcher, cast(Engine, held), images)
+        held.gate.set()
+        await asyncio.gather(*tasks)
+        assert held.batches == [1, 2, 1, 2, 2]
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("lane", [None, 0, 1])
+def test_together_is_bit_equal_to_alone(shipped: StoredModel, lane: int | None) -> None:
+    engine = Engine(shipped, "cpu", threads=2, lanes=2)
     images = np.random.default_rng(0).integers(0, 256, (5, 40, 56, 3), np.uint8)
     strengths = np.linspace(0, 1, 5, dtype=np.float32)
-    together = engine.run(images, strengths)
+    together = engine.run(images, strengths, lane)
     for index in range(5):
         alone = engine.run(images[index : index + 1], strengths[index : index + 1])
         assert np.array_equal(together[index], alone[0])

@@ -1,0 +1,174 @@
+"""The models a worker has loaded, and how it comes to newer ones while it runs."""
+
+import logging
+import threading
+
+import onnxruntime as ort
+
+from model_store import ModelNotFoundError, ModelStore, StoreError, parse_reference
+from service import metrics
+from service.engine import Engine
+from service.errors import StartError
+
+log = logging.getLogger(__name__)
+
+
+class Engines:
+    """The models of a store on one device, each loaded when it is first asked for.
+
+    `name` means the newest version that loads: one that does not is refused, logged and counted,
+    and the version before it goes on. `name:version` means that version. All methods may be called
+    from any thread; `load` and `refresh` block while models are verified, loaded and warmed.
+
+    Args:
+        device: `auto` takes CUDA where it is installed and works with `default`, else the CPU.
+        threads, lanes: see `Engine`.
+        default: reference of the model that is loaded at once.
+
+    Raises:
+        StoreError, StartError: no version of the default model can be loaded.
+    """
+
+    def __init__(self, store: ModelStore, default: str, device: str, threads: int, lanes: int = 1) -> None:
+        self.store = store
+        self.threads = threads
+        self.lanes = lanes
+        self._serving: dict[str, Engine] = {}  # by `name` and by `name:version`, as asked for
+        self._refused: dict[str, tuple[int, ...]] = {}
+        self._unloaded: set[str] = set()
+        self._told: set[tuple[str, int, str]] = set()
+        self._changing = threading.RLock()
+        self.device = _choose_device(device, store, default, threads)
+        self.load(default)
+
+    def get(self, reference: str) -> Engine | None:
+        """The engine of `name` or `name:version` if it is loaded already."""
+        return self._serving.get(reference)
+
+    def loaded(self) -> list[Engine]:
+        """Every engine in memory, each once."""
+        return list(dict.fromkeys(list(self._serving.values())))
+
+    def load(self, reference: str) -> Engine:
+        """The engine of `name` or `name:version`.
+
+        Raises:
+            InvalidNameError, ModelNotFoundError: there is no such model, or it has been unloaded.
+            CorruptModelError, StartError: it is there and cannot be loaded.
+        """
+        name, version = parse_reference(reference)
+        with self._changing:
+            if name in self._unloaded:
+                raise ModelNotFoundError(f"model {name!r} has been unloaded")
+            if engine := self._serving.get(reference):
+                return engine
+            engine = self._newest(name) if version is None else self._pinned(name, version)
+            self._serving[reference] = engine
+            self._tell()
+            return engine
+
+    def reload(self, name: str) -> None:
+        """Load `name` if it is not, and its newest version if there is a newer one.
+
+        Raises:
+            InvalidNameError, ModelNotFoundError, CorruptModelError, StartError: as `load`, and also
+                when the newest version is refused while an older one goes on.
+        """
+        with self._changing:
+            self._unloaded.discard(name)
+            self._refused.clear()
+            self.load(name)
+            self._switch(name, self._made(name, self.store.versions(name)[-1]))
+
+    def unload(self, name: str) -> None:
+        """Let go of every version of `name` and refuse it until `reload`; what runs is finished."""
+        with self._changing:
+            self._unloaded.add(name)
+            for reference in [each for each in self._serving if parse_reference(each)[0] == name]:
+                del self._serving[reference]
+            self._tell()
+
+    def refresh(self) -> None:
+        """Look for newer versions of the models asked for by bare name, and switch to those that load."""
+        with self._changing:
+            for reference in [each for each in self._serving if ":" not in each]:
+                try:
+                    self._switch(reference, self._newest(reference))
+                except (StoreError, StartError) as error:  # as when the folder has gone
+                    log.warning("%s goes on unchanged: %s", reference, error)
+
+    def _switch(self, name: str, engine: Engine) -> None:
+        if engine is not self._serving.get(name):
+            self._serving[name] = engine
+            log.info("%s is now version %d", name, engine.card.version)
+            self._tell()
+
+    def _pinned(self, name: str, version: int) -> Engine:
+        if version not in self.store.versions(name):
+            self.store.resolve(f"{name}:{version}")  # says what there is
+        return self._made(name, version)
+
+    def _newest(self, name: str) -> Engine:
+        """The newest version that loads."""
+        trouble: StoreError | StartError | None = None
+        for version in reversed(self.store.versions(name)):
+            try:
+                return self._made(name, version)
+            except (StoreError, StartError) as error:
+                trouble = trouble or error
+        if trouble:
+            raise trouble
+        self.store.resolve(name)  # says that there is none
+        raise ModelNotFoundError(f"model {name!r} has gone")
+
+    def _made(self, name: str, version: int) -> Engine:
+        """Load and warm one version, unless it is loaded; one refused is not tried again unchanged."""
+        label = f"{name}/{version}"
+        for engine in self._serving.values():
+            if engine.card.label == label:
+                return engine
+        stamp = self._stamp(name, version)
+        if self._refused.get(label) == stamp:
+            raise StartError(f"{label} was refused before and has not changed; see the log")
+        try:
+            engine = Engine(self.store.resolve(f"{name}:{version}"), self.device, self.threads, self.lanes)
+            engine.warm_up()
+        except Exception as error:
+            self._refused[label] = stamp
+            metrics.MODEL_REFUSALS.labels(name).inc()
+            log.error("%s is refused: %s", label, error)
+            raise
+        log.info("loaded %s on %s", label, self.device)
+        return engine
+
+    def _stamp(self, name: str, version: int) -> tuple[int, ...]:
+        """Changes when a file of the version does."""
+        folder = self.store.root / name / str(version)
+        states = [file.stat() for file in sorted(folder.iterdir())]
+        return tuple(
+            number for state in states for number in (state.st_ino, state.st_size, state.st_mtime_ns)
+        )
+
+    def _tell(self) -> None:
+        now = {(engine.card.name, engine.card.version, engine.device) for engine in self.loaded()}
+        for labels in self._told - now:
+            metrics.MODEL_LOADED.labels(*labels).set(0)
+        for labels in now:
+            metrics.MODEL_LOADED.labels(*labels).set(1)
+        self._told |= now
+
+
+def _choose_device(device: str, store: ModelStore, default: str, threads: int) -> str:
+    installed = "CUDAExecutionProvider" in ort.get_available_providers()
+    if device == "cuda" and not installed:
+        raise StartError("device=cuda, but this ONNX Runtime has no CUDA; install quietframe[gpu]")
+    if device != "auto":
+        return device
+    if not installed:
+        return "cpu"
+    try:
+        Engine(store.resolve(default), "cuda", threads)
+    except StartError as error:
+        log.warning("%s; going on with the CPU", error)
+        return "cpu"
+    return "cuda"

@@ -1,0 +1,104 @@
+"""New versions while running: the good ones are taken, the broken ones are passed over."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from model_store import CorruptModelError, ModelNotFoundError, ModelStore, StoredModel
+from service.engines import Engines
+from service.errors import StartError
+
+NAME = "frames-balanced"
+
+
+@pytest.fixture
+def store(tmp_path: Path, shipped: StoredModel) -> ModelStore:
+    store = ModelStore(tmp_path)
+    publish(store, shipped)
+    return store
+
+
+def publish(store: ModelStore, shipped: StoredModel) -> int:
+    version = store.next_version(NAME)
+    card = shipped.card.model_copy(update={"version": version})
+    store.publish(card, shipped.read_verified(), {})
+    return version
+
+
+def flip_a_byte(store: ModelStore, version: int) -> None:
+    file = store.root / NAME / str(version) / "model.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def serving(engines: Engines) -> int:
+    engine = engines.get(NAME)
+    assert engine
+    return engine.card.version
+
+
+def test_a_new_version_is_taken_and_a_broken_one_is_not(store: ModelStore, shipped: StoredModel) -> None:
+    engines = Engines(store, NAME, "cpu", 1)
+    assert serving(engines) == 1
+    publish(store, shipped)
+    engines.refresh()
+    assert serving(engines) == 2
+    assert [engine.card.version for engine in engines.loaded()] == [2]
+    flip_a_byte(store, publish(store, shipped))
+    engines.refresh()
+    engines.refresh()
+    assert serving(engines) == 2
+    half = store.root / NAME / "4"
+    half.mkdir()
+    (half / "card.json").write_text("{}")
+    (half / "model.onnx").write_bytes(b"")
+    engines.refresh()
+    assert serving(engines) == 2
+    with pytest.raises(CorruptModelError):
+        engines.reload(NAME)
+    assert serving(engines) == 2
+
+
+def test_a_broken_file_that_is_mended_is_taken(store: ModelStore, shipped: StoredModel) -> None:
+    broken = publish(store, shipped)
+    flip_a_byte(store, broken)
+    engines = Engines(store, NAME, "cpu", 1)
+    assert serving(engines) == 1
+    shutil.copy(shipped.model_file, store.root / NAME / str(broken) / "model.onnx")
+    engines.refresh()
+    assert serving(engines) == broken
+
+
+def test_nothing_sound_to_begin_with(store: ModelStore) -> None:
+    flip_a_byte(store, 1)
+    with pytest.raises(CorruptModelError):
+        Engines(store, NAME, "cpu", 1)
+
+
+def test_a_pinned_version_stays(store: ModelStore, shipped: StoredModel) -> None:
+    engines = Engines(store, NAME, "cpu", 1)
+    pinned = engines.load(f"{NAME}:1")
+    publish(store, shipped)
+    engines.refresh()
+    assert engines.get(f"{NAME}:1") is pinned
+    assert sorted(engine.card.version for engine in engines.loaded()) == [1, 2]
+
+
+def test_unloaded_is_gone_until_loaded_again(store: ModelStore) -> None:
+    engines = Engines(store, NAME, "cpu", 1)
+    engines.unload(NAME)
+    with pytest.raises(ModelNotFoundError, match="unloaded"):
+        engines.load(NAME)
+    engines.reload(NAME)
+    assert serving(engines) == 1
+
+
+def test_a_store_that_vanishes_changes_nothing(store: ModelStore) -> None:
+    engines = Engines(store, NAME, "cpu", 1)
+    shutil.rmtree(store.root)
+    engines.refresh()
+    assert serving(engines) == 1
+    with pytest.raises((ModelNotFoundError, StartError)):
+        engines.load(f"{NAME}:7")
