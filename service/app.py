@@ -3,19 +3,30 @@
 import asyncio
 
 import bentoml
+import grpc
 from starlette.types import Receive, Scope, Send
 
+from service.drain import Drain
+from service.edge import Edge
+from service.grpc_server import start_grpc
 from service.http import build_app
 from service.pipeline import Pipeline
+from service.refresh import refresh_for_ever
 from service.settings import load_settings
 
 settings = load_settings()
-http_app = build_app()
+http_app = build_app(settings)
+edge = Edge(http_app, settings.access_log, closing=lambda: not is_ready())
+
+
+def is_ready() -> bool:
+    pipeline = http_app.state.pipeline
+    return pipeline is not None and pipeline.admission.open
 
 
 async def every_path(scope: Scope, receive: Receive, send: Send) -> None:
     """Not a Starlette app, so that BentoML hands over unknown paths too."""
-    await http_app(scope, receive, send)
+    await edge(scope, receive, send)
 
 
 @bentoml.service(
@@ -25,17 +36,24 @@ async def every_path(scope: Scope, receive: Receive, send: Send) -> None:
     traffic={"timeout": settings.timeout_s + 30},
     # BentoML labels its series with the raw path, so a scanner could fill the memory; see metrics.py.
     metrics={"enabled": False},
+    logging={"access": {"enabled": False}},  # see edge.py
 )
 @bentoml.asgi_app(every_path, path="/")
 class Quietframe:
     @bentoml.on_startup
     async def start(self) -> None:
-        http_app.state.pipeline = await asyncio.to_thread(Pipeline, settings)
+        self.pipeline = await asyncio.to_thread(Pipeline, settings)
+        self.refreshing = asyncio.create_task(refresh_for_ever(self.pipeline))
+        self.grpc: grpc.aio.Server | None = await start_grpc(self.pipeline) if settings.grpc_port else None
+        http_app.state.pipeline = self.pipeline
+        self.drain = Drain(self.pipeline)
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
-        await http_app.state.pipeline.close()
+        self.refreshing.cancel()
+        if self.grpc:
+            await self.grpc.stop(grace=1)
+        await self.pipeline.close()
 
     async def __is_ready__(self) -> bool:
-        pipeline = http_app.state.pipeline
-        return pipeline is not None and pipeline.admission.open
+        return is_ready()

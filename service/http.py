@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
@@ -16,21 +15,15 @@ from starlette.exceptions import HTTPException
 from swagger_ui_bundle import swagger_ui_path
 
 from model_store import InvalidNameError, ModelCard, ModelNotFoundError
-from service import codec, metrics
+from service import codec, http_v2, metrics
 from service.accept import choose_format
-from service.body import FIELD, read_image
-from service.errors import (
-    BadParameterError,
-    ClientGoneError,
-    DeadlineError,
-    DrainingError,
-    ServiceError,
-    UnknownModelError,
-)
+from service.auth import Tokens
+from service.body import FIELD, client_timeout, read_image, while_connected
+from service.errors import BadParameterError, ServiceError, UnknownModelError
+from service.http_v2 import pipeline_of
 from service.pipeline import Denoised, Order, Pipeline
 from service.settings import ImageFormat, Settings
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PROBLEM = "application/problem+json"
@@ -54,10 +47,12 @@ class Models(BaseModel):
     models: list[ModelCard]
 
 
-def build_app() -> FastAPI:
+def build_app(settings: Settings) -> FastAPI:
     """The application; `app.state.pipeline` is set by whoever starts it."""
     app = FastAPI(title="quietframe", description=DESCRIPTION, docs_url=None, redoc_url=None)
     app.state.pipeline = None
+    app.state.tokens = Tokens(settings.tokens)
+    guarded: Any = [Depends(authorized)]
     app.add_api_route(
         "/v1/denoise",
         denoise,
@@ -66,10 +61,17 @@ def build_app() -> FastAPI:
         responses=_answers(),
         openapi_extra=_request_body(),
         summary="Denoise one image",
+        dependencies=guarded,
     )
-    app.add_api_route("/v1/models", list_models, response_model=Models, summary="Every model's card")
-    app.add_api_route("/v1/models/{name}", show_model, response_model=ModelCard, summary="One card")
-    app.add_api_route("/metrics", expose_metrics, include_in_schema=False)
+    app.add_api_route(
+        "/v1/models", list_models, response_model=Models, summary="Every model's card", dependencies=guarded
+    )
+    app.add_api_route(
+        "/v1/models/{name}", show_model, response_model=ModelCard, summary="One card", dependencies=guarded
+    )
+    app.include_router(http_v2.health)
+    app.include_router(http_v2.router, dependencies=guarded)
+    app.add_api_route("/metrics", expose_metrics, include_in_schema=False, dependencies=guarded)
     app.add_api_route("/docs", docs, include_in_schema=False)
     app.add_api_route("/", index, include_in_schema=False)
     app.mount("/docs/static", StaticFiles(directory=swagger_ui_path))
@@ -80,32 +82,44 @@ def build_app() -> FastAPI:
     return app
 
 
+async def authorized(request: Request) -> None:
+    tokens: Tokens = request.app.state.tokens
+    tokens.check(request.headers.get("authorization"))
+
+
 async def denoise(request: Request, query: Annotated[DenoiseQuery, Query()]) -> Response:
     """Send the bytes of an image file as the body, or as the multipart field `image`.
 
     JPEG, PNG, WebP, BMP and TIFF. EXIF orientation is applied and metadata dropped, colours come
-    back as sRGB, alpha is kept where the output format has it and else flattened on white.
+    back as sRGB, alpha is kept where the output format has it and else flattened on white. The
+    header `X-Request-Timeout` (seconds) shortens the time the service may take.
     """
-    pipeline = _pipeline(request)
-    with pipeline.admission.request():
-        data = await _read_in_time(request, pipeline.settings)
+    pipeline = pipeline_of(request)
+    with pipeline.admission.body() as buffer:
+        data = await read_image(request, pipeline.settings, buffer)
         same = codec.sniff(data)
         accept = request.headers.get("accept")
         format = query.format or (choose_format(accept, same) if same else None)
         order = Order(query.model, query.strength, format, query.quality)
-        done = await _while_connected(request, pipeline.denoise(data, order))
-    metrics.REQUESTS.labels(done.card.label, "ok").inc()
+        work = _denoised(pipeline, data, order, client_timeout(request))
+        done = await while_connected(request, work)
+    request.state.model, request.state.reason = done.card.label, "ok"
     return Response(done.data, media_type=done.media_type, headers=_headers(done))
 
 
+async def _denoised(pipeline: Pipeline, data: bytes, order: Order, timeout_s: float | None) -> Denoised:
+    async with pipeline.request(timeout_s):
+        return await pipeline.denoise(data, order)
+
+
 async def list_models(request: Request) -> Models:
-    store = _pipeline(request).store
+    store = pipeline_of(request).store
     return Models(models=await asyncio.to_thread(store.readable_cards))
 
 
 async def show_model(request: Request, name: str) -> ModelCard:
     """The newest version of `name`, or `name:version`."""
-    store = _pipeline(request).store
+    store = pipeline_of(request).store
     try:
         return (await asyncio.to_thread(store.resolve, name)).card
     except (InvalidNameError, ModelNotFoundError) as error:
@@ -131,40 +145,6 @@ async def index() -> RedirectResponse:
     return RedirectResponse("/docs")
 
 
-def _pipeline(request: Request) -> Pipeline:
-    pipeline: Pipeline | None = request.app.state.pipeline
-    if pipeline is None:
-        raise DrainingError
-    return pipeline
-
-
-async def _read_in_time(request: Request, settings: Settings) -> bytes:
-    try:
-        async with asyncio.timeout(settings.timeout_s):
-            return await read_image(request, settings.max_body_bytes)
-    except TimeoutError:
-        raise DeadlineError(f"The body did not arrive within {settings.timeout_s:g} s") from None
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`; cancel it when the client hangs up, as nobody will read the result."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGoneError
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 def _headers(done: Denoised) -> dict[str, str]:
     timing = ", ".join(f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in done.seconds.items())
     return {"Server-Timing": timing, "X-Model": done.card.label, "Vary": "Accept"}
@@ -178,7 +158,9 @@ def _problem(status: int, reason: str, title: str, detail: str, headers: Any = N
 
 async def _answer_service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    metrics.REQUESTS.labels("", error.reason).inc()
+    request.state.reason = error.reason
+    if request.url.path.startswith("/v2"):
+        return http_v2.answer_error(error)
     return _problem(error.status, error.reason, error.title, error.detail, error.headers)
 
 
@@ -198,6 +180,8 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     reason = status.phrase.lower().replace(" ", "-")
+    if request.url.path.startswith("/v2"):
+        return JSONResponse({"error": f"{status.phrase}: {request.url.path}"}, status, error.headers)
     return _problem(status, reason, status.phrase, f"{request.method} {request.url.path}", error.headers)
 
 

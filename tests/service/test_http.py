@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from tests.conftest import SHARED, running_server
+from tests.conftest import SHARED, Server, running_server
 from tests.service.test_codec import claims, file_of
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
-def client(server: int) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{server}", timeout=60) as client:
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
 
 
@@ -191,7 +191,7 @@ def test_health_metrics_and_docs(client: httpx.Client, noisy: Pixels) -> None:
     pixels_of(client.post("/v1/denoise", content=png(noisy[:16, :16])))
     client.get("/a-path-of-a-scanner")
     metrics = client.get("/metrics").text
-    assert 'quietframe_requests_total{model="frames-balanced/1",reason="ok"}' in metrics
+    assert 'quietframe_requests_total{model="frames-balanced/1",protocol="http",reason="ok"}' in metrics
     assert "scanner" not in metrics
     assert client.get("/", follow_redirects=True).url.path == "/docs"
     page = client.get("/docs").text
@@ -201,14 +201,14 @@ def test_health_metrics_and_docs(client: httpx.Client, noisy: Pixels) -> None:
 
 
 def test_a_client_that_hangs_up_is_counted_and_forgotten(
-    server: int, client: httpx.Client, noisy: Pixels
+    server: Server, client: httpx.Client, noisy: Pixels
 ) -> None:
     frame = png(np.tile(noisy, (5, 5, 1)))
     request = f"POST /v1/denoise HTTP/1.1\r\nHost: x\r\nContent-Length: {len(frame)}\r\n\r\n".encode()
-    with socket.create_connection(("127.0.0.1", server)) as connection:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(request + frame)
         time.sleep(0.3)
-    with socket.create_connection(("127.0.0.1", server)) as connection:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(request + frame[:1000])
     for _ in range(100):
         metrics = client.get("/metrics").text
@@ -223,8 +223,8 @@ def test_a_client_that_hangs_up_is_counted_and_forgotten(
 def tight() -> Iterator[httpx.Client]:
     """One request at a time, and a deadline that only small images meet."""
     with (
-        running_server(MAX_QUEUE_REQUESTS="1", TIMEOUT_S="0.8", FORMATS='["png"]') as port,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        running_server(MAX_QUEUE_REQUESTS="1", TIMEOUT_S="0.8", FORMATS='["png"]') as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
     ):
         yield client
 

@@ -1,0 +1,86 @@
+"""What the Open Inference Protocol asks about models, and does to them: shared by REST and gRPC."""
+
+from typing import Any
+
+from model_store import (
+    CorruptModelError,
+    InvalidNameError,
+    ModelCard,
+    ModelNotFoundError,
+    StoreError,
+    parse_reference,
+)
+from service import oip
+from service.errors import ModelBrokenError, NotSupportedError, ServiceError, StartError, UnknownModelError
+from service.pipeline import Pipeline
+
+
+async def is_ready(pipeline: Pipeline, name: str, version: str) -> bool:
+    """Whether an infer of this model would be taken; loads it where it has not been asked for yet."""
+    try:
+        await pipeline.engine(oip.reference_of(name, version))
+    except ServiceError:
+        return False
+    return pipeline.admission.open
+
+
+async def describe(pipeline: Pipeline, name: str, version: str) -> tuple[ModelCard, list[int]]:
+    """The card of a model and its published versions.
+
+    Raises:
+        UnknownModelError, ModelBrokenError: there is none, or it cannot be loaded.
+    """
+    engine = await pipeline.engine(oip.reference_of(name, version))
+    return engine.card, await pipeline.in_thread(lambda: pipeline.store.versions(name))
+
+
+async def statistics(pipeline: Pipeline, name: str, version: str) -> Any:
+    """Of one model, or of all that are loaded where `name` is empty."""
+    if name:
+        cards = [(await pipeline.engine(oip.reference_of(name, version))).card]
+    else:
+        cards = [engine.card for engine in pipeline.engines.loaded()]
+    return await pipeline.in_thread(lambda: oip.model_statistics(cards))
+
+
+async def load(pipeline: Pipeline, name: str) -> None:
+    """Load a model, or its newest version; the one that serves goes on where the new one is broken.
+
+    Raises:
+        NotSupportedError: clients may not (model_control).
+        UnknownModelError, ModelBrokenError: there is none, or it cannot be loaded.
+    """
+    _check_allowed(pipeline)
+    try:
+        await pipeline.in_thread(lambda: pipeline.engines.reload(_bare(name)))
+    except (InvalidNameError, ModelNotFoundError) as error:
+        raise UnknownModelError(str(error)) from None
+    except (CorruptModelError, StartError) as error:
+        raise ModelBrokenError(str(error)) from None
+
+
+async def unload(pipeline: Pipeline, name: str) -> None:
+    """Refuse a model from now on, until it is loaded again.
+
+    Raises:
+        NotSupportedError: clients may not (model_control).
+        UnknownModelError: there is none.
+    """
+    _check_allowed(pipeline)
+    try:
+        await pipeline.in_thread(lambda: pipeline.store.resolve(_bare(name)))
+    except StoreError as error:
+        raise UnknownModelError(str(error)) from None
+    pipeline.engines.unload(name)
+
+
+def _check_allowed(pipeline: Pipeline) -> None:
+    if not pipeline.settings.model_control:
+        raise NotSupportedError("Loading and unloading is switched off; set QUIETFRAME_MODEL_CONTROL=true")
+
+
+def _bare(name: str) -> str:
+    bare, version = parse_reference(name)
+    if version is not None:
+        raise InvalidNameError(f"{name!r}: models are loaded by name, without a version")
+    return bare

@@ -1,0 +1,242 @@
+"""NVIDIA's own client, unmodified, over both protocols; and the standard gRPC services."""
+
+import asyncio
+import io
+import json
+import queue
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tritonclient.grpc
+import tritonclient.grpc.aio
+import tritonclient.http
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from PIL import Image
+
+from model_store import ModelStore, StoredModel, default_root
+from tests.conftest import Server
+from tests.service.test_codec import file_of
+
+Pixels = npt.NDArray[np.uint8]
+MODEL = "frames-balanced"
+
+
+@pytest.fixture(scope="module")
+def over_http(server: Server) -> Iterator[Any]:
+    with tritonclient.http.InferenceServerClient(f"127.0.0.1:{server.port}", concurrency=8) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def over_grpc(server: Server) -> Iterator[Any]:
+    with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
+        yield client
+
+
+@pytest.fixture(params=["http", "grpc"])
+def triton(request: pytest.FixtureRequest, over_http: Any, over_grpc: Any) -> tuple[Any, Any]:
+    """A connected client and its module, for each protocol."""
+    if request.param == "http":
+        return over_http, tritonclient.http
+    return over_grpc, tritonclient.grpc
+
+
+@pytest.fixture(scope="module")
+def frames(photo: Pixels) -> Pixels:
+    """Two crops, uint8 `[2, 61, 83, 3]`."""
+    return np.stack([photo[:61, :83], photo[100:161, 200:283]])
+
+
+@pytest.fixture(scope="module")
+def expected(server: Server, frames: Pixels) -> Pixels:
+    """What /v1/denoise makes of them."""
+    return np.stack([denoised_by_v1(server, file_of(Image.fromarray(frame), "png")) for frame in frames])
+
+
+def denoised_by_v1(server: Server, data: bytes) -> Pixels:
+    response = httpx.post(f"{server.url}/v1/denoise", content=data, timeout=60)
+    assert response.status_code == 200, response.text
+    return opened(response.content)
+
+
+def opened(data: bytes) -> Pixels:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image)
+
+
+def raw_input(module: Any, frames: Pixels) -> Any:
+    tensor = module.InferInput("image", list(frames.shape), "UINT8")
+    tensor.set_data_from_numpy(frames)
+    return tensor
+
+
+def file_input(module: Any, files: list[bytes]) -> Any:
+    tensor = module.InferInput("IMAGE", [len(files)], "BYTES")
+    tensor.set_data_from_numpy(np.array(files, np.object_))
+    return tensor
+
+
+def test_health_and_metadata(triton: tuple[Any, Any]) -> None:
+    client, module = triton
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready(MODEL)
+    assert client.is_model_ready(MODEL, "1")
+    assert not client.is_model_ready("nobody")
+    as_json = {} if module is tritonclient.http else {"as_json": True}
+    server = client.get_server_metadata(**as_json)
+    assert server["name"] == "quietframe"
+    model = client.get_model_metadata(MODEL, **as_json)
+    assert {tensor["name"] for tensor in model["inputs"]} == {"IMAGE", "image", "strength"}
+    assert {tensor["name"] for tensor in model["outputs"]} == {"DENOISED", "denoised"}
+    config = client.get_model_config(MODEL, **as_json)
+    assert config.get("config", config)["name"] == MODEL
+    index = client.get_model_repository_index(**as_json)
+    assert MODEL in json.dumps(index)
+
+
+def test_raw_pixels_are_those_of_v1(triton: tuple[Any, Any], frames: Pixels, expected: Pixels) -> None:
+    client, module = triton
+    result = client.infer(MODEL, [raw_input(module, frames)], request_id="seven")
+    assert np.array_equal(result.as_numpy("denoised"), expected)
+    answer = result.get_response()
+    assert (answer["id"] if isinstance(answer, dict) else answer.id) == "seven"
+
+
+def test_files_are_those_of_v1(triton: tuple[Any, Any], frames: Pixels, expected: Pixels) -> None:
+    client, module = triton
+    files = [file_of(Image.fromarray(frame), "png") for frame in frames]
+    result = client.infer(MODEL, [file_input(module, files)])
+    assert np.array_equal([opened(data) for data in result.as_numpy("DENOISED")], expected)
+    both = [module.InferRequestedOutput("denoised"), module.InferRequestedOutput("DENOISED")]
+    result = client.infer(MODEL, [file_input(module, files)], outputs=both, parameters={"format": "webp"})
+    assert np.array_equal(result.as_numpy("denoised"), expected)
+    assert bytes(result.as_numpy("DENOISED")[0]).startswith(b"RIFF")
+
+
+def test_strength_by_parameter_and_by_tensor(triton: tuple[Any, Any], frames: Pixels) -> None:
+    client, module = triton
+    untouched = client.infer(MODEL, [raw_input(module, frames)], parameters={"strength": 0})
+    assert np.array_equal(untouched.as_numpy("denoised"), frames)
+    strength = module.InferInput("strength", [2], "FP32")
+    strength.set_data_from_numpy(np.array([0, 1], np.float32))
+    mixed = client.infer(MODEL, [raw_input(module, frames), strength]).as_numpy("denoised")
+    assert np.array_equal(mixed[0], frames[0])
+    assert not np.array_equal(mixed[1], frames[1])
+
+
+def test_equal_errors_over_both(over_http: Any, over_grpc: Any, frames: Pixels) -> None:
+    cases: list[tuple[dict[str, Any], tuple[str, str]]] = [
+        ({"model_name": "nobody"}, ("404", "StatusCode.NOT_FOUND")),
+        ({"model_version": "999"}, ("404", "StatusCode.NOT_FOUND")),
+        ({"parameters": {"strenght": 1}}, ("422", "StatusCode.INVALID_ARGUMENT")),
+        ({"parameters": {"strength": 2}}, ("422", "StatusCode.INVALID_ARGUMENT")),
+        ({"files": [b"no image"]}, ("422", "StatusCode.INVALID_ARGUMENT")),
+        ({"files": []}, ("422", "StatusCode.INVALID_ARGUMENT")),
+    ]
+    for arguments, statuses in cases:
+        told = []
+        for client, module in ((over_http, tritonclient.http), (over_grpc, tritonclient.grpc)):
+            given = dict(arguments)
+            files = given.pop("files", None)
+            tensor = raw_input(module, frames) if files is None else file_input(module, files)
+            with pytest.raises(tritonclient.utils.InferenceServerException) as caught:
+                client.infer(**{"model_name": MODEL, **given}, inputs=[tensor])
+            told.append((caught.value.status(), caught.value.message()))
+        assert tuple(status for status, _ in told) == statuses
+        assert told[0][1] == told[1][1]
+
+
+def test_models_are_not_unloaded_by_strangers(triton: tuple[Any, Any]) -> None:
+    client, _ = triton
+    with pytest.raises(tritonclient.utils.InferenceServerException, match="MODEL_CONTROL"):
+        client.unload_model(MODEL)
+    assert client.is_model_ready(MODEL)
+
+
+def test_both_protocols_count_alike(server: Server, triton: tuple[Any, Any], frames: Pixels) -> None:
+    client, module = triton
+    protocol = "http" if module is tritonclient.http else "grpc"
+
+    def counted(reason: str, model: str) -> float:
+        label = f'quietframe_requests_total{{model="{model}",protocol="{protocol}",reason="{reason}"}} '
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+        return sum(float(line.removeprefix(label)) for line in lines if line.startswith(label))
+
+    name = f"{MODEL}/{ModelStore(default_root()).resolve(MODEL).card.version}"
+    before = counted("ok", name), counted("bad-image", "")
+    for _ in range(3):
+        client.infer(MODEL, [raw_input(module, frames)])
+    with pytest.raises(tritonclient.utils.InferenceServerException):
+        client.infer(MODEL, [file_input(module, [b"no image"])])
+    assert (counted("ok", name), counted("bad-image", "")) == (before[0] + 3, before[1] + 1)
+    statistics = client.get_inference_statistics(MODEL, **({} if protocol == "http" else {"as_json": True}))
+    assert int(statistics["model_stats"][0]["inference_stats"]["success"]["count"]) >= 6
+
+
+def test_async_clients(server: Server, frames: Pixels, expected: Pixels) -> None:
+    async def main() -> list[Any]:
+        async with tritonclient.grpc.aio.InferenceServerClient(server.grpc) as client:
+            inputs = [raw_input(tritonclient.grpc, frames)]
+            return await asyncio.gather(*(client.infer(MODEL, inputs) for _ in range(8)))
+
+    for result in asyncio.run(main()):
+        assert np.array_equal(result.as_numpy("denoised"), expected)
+
+
+def test_a_stream_answers_in_order_and_survives_a_bad_frame(
+    server: Server, frames: Pixels, expected: Pixels
+) -> None:
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    good = [file_of(Image.fromarray(frame), "png") for frame in frames]
+    sent = [good[0], b"no image", *good * 4]
+    with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        for number, data in enumerate(sent):
+            client.async_stream_infer(MODEL, [file_input(tritonclient.grpc, [data])], request_id=str(number))
+        for number in range(len(sent)):
+            result, error = answers.get(timeout=60)
+            if number == 1:
+                assert "Not an image" in error.message()
+                continue
+            assert result.get_response().id == str(number)
+            assert np.array_equal(
+                opened(result.as_numpy("DENOISED")[0]), expected[0 if number == 0 else number % 2]
+            )
+        client.stop_stream()
+
+
+def test_health_and_reflection(server: Server) -> None:
+    with grpc.insecure_channel(server.grpc) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
+            health.Check(health_pb2.HealthCheckRequest(service="nobody"))
+        database = ProtoReflectionDescriptorDatabase(channel)
+        assert "inference.GRPCInferenceService" in database.get_services()
+        service = DescriptorPool(database).FindServiceByName("inference.GRPCInferenceService")
+        assert "ModelStreamInfer" in service.methods_by_name
+
+
+def test_curl_and_json(server: Server, photo: Pixels, shipped: StoredModel) -> None:
+    body = {
+        "inputs": [
+            {"name": "image", "datatype": "UINT8", "shape": [1, 4, 5, 3], "data": photo[:4, :5].tolist()}
+        ]
+    }
+    command = ["curl", "-sS", "-d", json.dumps(body), f"{server.url}/v2/models/{MODEL}/infer"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert answer["model_version"] == str(shipped.card.version)
+    output = answer["outputs"][0]
+    assert (output["name"], output["shape"]) == ("denoised", [1, 4, 5, 3])
+    clean = denoised_by_v1(server, file_of(Image.fromarray(photo[:4, :5]), "png"))
+    assert np.array_equal(np.array(output["data"], np.uint8).reshape(4, 5, 3), clean)
