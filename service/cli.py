@@ -4,6 +4,7 @@ import http.client
 import math
 import os
 import socket
+import ssl
 import sys
 import tempfile
 import urllib.request
@@ -39,15 +40,18 @@ def main() -> None:
 
 @main.command()
 @click.option("--host", help="IP address to listen on; default 127.0.0.1, loopback only")
-@click.option("--port", type=int, help="default 3000")
+@click.option("--port", type=int, help="of HTTP; default 3000")
+@click.option("--grpc-port", type=int, help="of gRPC; default 3001, 0 for none")
 @click.option("--workers", type=int, help="processes; default 1")
 @DEVICE
 @STORE
 def serve(**options: Any) -> None:
-    """Start the HTTP service. Every QUIETFRAME_* variable of service/settings.py applies."""
+    """Start the service, HTTP and gRPC. Every QUIETFRAME_* variable of service/settings.py applies."""
     _set(options)
     settings = load_settings()
-    _check_port_is_free(settings.host, settings.port)
+    _check_port_is_free(settings.host, settings.port, "--port")
+    if settings.grpc_port:
+        _check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
     _check_model(settings)
     environment = {
         **os.environ,
@@ -60,9 +64,14 @@ def serve(**options: Any) -> None:
     place = ["--working-dir", str(Path(__file__).parent.parent)]
     address = ["--host", settings.host, "--port", str(settings.port)]
     # A client that never reads its answer must not hold a shutdown for ever.
-    grace = ["--timeout-graceful-shutdown", str(math.ceil(settings.timeout_s))]
+    grace = ["--timeout-graceful-shutdown", str(math.ceil(settings.grace_s))]
+    tls = ["--ssl-certfile", str(settings.tls_cert), "--ssl-keyfile", str(settings.tls_key)]
     sys.stdout.flush()
-    os.execve(sys.executable, [*command, *place, *address, *grace], environment)
+    os.execve(
+        sys.executable,
+        [*command, *place, *address, *grace, *(tls if settings.tls_cert else [])],
+        environment,
+    )
 
 
 @main.command()
@@ -95,11 +104,51 @@ def denoise(
     _set(options)
     settings = load_settings()
     jobs = plan_files(paths, out, format)
-    # Nobody waits at the other end, so no file is too slow.
-    changes = {"default_model": model or settings.default_model, "timeout_s": 24 * 3600.0}
-    pipeline = Pipeline(settings.model_copy(update=changes))
+    pipeline = Pipeline(settings.model_copy(update={"default_model": model or settings.default_model}))
     failed = denoise_files(pipeline, jobs, Order(None, strength, format, quality))
     if failed:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("source")
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--server", help="host:port of a service's gRPC; without it frames are cleaned in this process")
+@click.option("--model", help="`name` or `name:version`")
+@click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True)
+@click.option("--token", envvar="QUIETFRAME_CLIENT_TOKEN", help="bearer token for that server")
+@click.option("--frames", type=click.IntRange(1), help="stop after so many, as with a camera")
+@DEVICE
+@STORE
+def video(
+    source: str,
+    target: Path,
+    server: str | None,
+    model: str | None,
+    strength: float,
+    token: str | None,
+    frames: int | None,
+    **options: Any,
+) -> None:
+    """Clean a video file, or a camera by its URL or device; audio is passed through.
+
+    Exit status: 0 all frames clean, 1 some left as they were (it says why), 2 wrong usage.
+    """
+    try:
+        from service import video
+    except ModuleNotFoundError:
+        raise click.ClickException("videos need PyAV: pip install 'quietframe[video]'") from None
+    from service.pipeline import Order, Pipeline
+
+    _set(options)
+    settings = load_settings()
+    chosen = model or settings.default_model
+    if server:
+        cleaner = video.clean_there(server, chosen, strength, token)
+    else:
+        pipeline = Pipeline(settings.model_copy(update={"default_model": chosen}))
+        cleaner = video.clean_here(pipeline, Order(None, strength, "raw"))
+    if video.clean_video(source, target, cleaner, frames):
         sys.exit(1)
 
 
@@ -148,8 +197,8 @@ def health(**options: Any) -> None:
     _set(options)
     settings = load_settings()
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
-    url = f"http://{host}:{settings.port}/readyz"
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    url = f"{'https' if settings.tls_cert else 'http'}://{host}:{settings.port}/readyz"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), *_own_certificate(settings))
     try:
         with direct.open(url, timeout=5):
             click.echo("ready")
@@ -160,11 +209,21 @@ def health(**options: Any) -> None:
 @main.command()
 @click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @click.option("--requests", default=30, show_default=True, help="timed requests on each side")
-def bench(image: Path | None, requests: int) -> None:
-    """Time HTTP against decode + run + encode called directly, and against the bare convolutions."""
+@click.option("--seconds", default=12.0, show_default=True, help="of each throughput; 0 leaves them out")
+def bench(image: Path | None, requests: int, seconds: float) -> None:
+    """Time HTTP and gRPC against decode + run + encode called directly, and the graph as such."""
     from service.bench import run_bench
 
-    run_bench(load_settings(), image, requests)
+    run_bench(load_settings(), image, requests, seconds)
+
+
+def _own_certificate(settings: Settings) -> list[urllib.request.HTTPSHandler]:
+    """Our certificate vouches for itself: it need not name this address, nor its issuer be known here."""
+    if not settings.tls_cert:
+        return []
+    context = ssl.create_default_context(cafile=str(settings.tls_cert))
+    context.check_hostname = False
+    return [urllib.request.HTTPSHandler(context=context)]
 
 
 def _set(options: dict[str, Any]) -> None:
@@ -193,22 +252,26 @@ def _private_folder(port: int) -> str:
 
 def _check_model(settings: Settings) -> None:
     """What would fail in the worker fails here, once and readably."""
-    store = ModelStore(settings.model_store)
-    store.resolve(settings.default_model).read_verified()
-    if settings.device == "cuda":
-        from service.engine import Engines
+    from service.engines import Engines
 
-        Engines(store, settings.default_model, settings.device, settings.threads_per_worker)
+    Engines(
+        ModelStore(settings.model_store),
+        settings.default_model,
+        settings.device,
+        settings.threads_per_worker,
+    )
 
 
-def _check_port_is_free(host: str, port: int) -> None:
+def _check_port_is_free(host: str, port: int, option: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
+        raise StartError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another {option}"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -58,8 +58,8 @@ def test_one_file_to_one_file_in_the_format_of_its_name(frames: Path, tmp_path: 
 
 def test_a_store_may_be_named_from_any_folder(frames: Path, tmp_path: Path) -> None:
     (tmp_path / "my-models").symlink_to(default_root())
-    with running_server(folder=tmp_path, MODEL_STORE="my-models") as port:
-        assert quietframe("health", "--port", port).stdout == "ready\n"
+    with running_server(folder=tmp_path, MODEL_STORE="my-models") as server:
+        assert quietframe("health", "--port", server.port).stdout == "ready\n"
 
 
 def test_nothing_is_overwritten_by_mistake(frames: Path, tmp_path: Path) -> None:
@@ -114,13 +114,10 @@ def test_models_are_listed_shown_and_verified() -> None:
 
 
 def test_serve_answers_on_loopback_only_and_health_sees_it() -> None:
-    with running_server() as port:
-        assert quietframe("health", "--port", port).returncode == 0
+    with running_server() as server:
+        assert quietframe("health", "--port", server.port).returncode == 0
         listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
-        addresses = [
-            line.split()[1]
-            for line in listening.splitlines()
-            if f":{port:04X} " in line.split(" rem")[0][:40]
-        ]
-        assert f"0100007F:{port:04X}" in addresses
-        assert f"00000000:{port:04X}" not in addresses
+        addresses = {line.split()[1] for line in listening.splitlines()}
+        for port in (server.port, server.grpc_port):
+            listening_on = [each for each in addresses if each.endswith(f":{port:04X}")]
+            assert [each[-13:] for each in listening_on] == [f"0100007F:{port:04X}"]  # 127.0.0.1

@@ -1,0 +1,96 @@
+"""A real video file in and out, here and through a server."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, Server
+from tests.contract.test_clients import denoised_by_v1
+from tests.service.test_codec import file_of
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def noisy_video(tmp_path_factory: pytest.TempPathFactory, photo: Pixels) -> Path:
+    """Twelve noisy frames of 96x64 that drift over a photograph, with a tone."""
+    path = tmp_path_factory.mktemp("video") / "noisy.mp4"
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options={"crf": "4"})
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        audio = container.add_stream("aac", rate=44100, layout="mono")
+        for number in range(12):
+            crop = photo[60 : 60 + 64, 100 + number : 196 + number] + rng.normal(0, 20, (64, 96, 3))
+            frame = av.VideoFrame.from_ndarray(np.clip(crop, 0, 255).astype(np.uint8), format="rgb24")
+            container.mux(video.encode(frame))
+        for start in range(0, 20480, 1024):
+            tone = np.sin(np.arange(start, start + 1024) / 10, dtype=np.float32)[None]
+            sound = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+            sound.sample_rate, sound.pts = 44100, start
+            container.mux(audio.encode(sound))
+        container.mux(video.encode(None))
+        container.mux(audio.encode(None))
+    return path
+
+
+def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "service.cli", "video", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def frames_of(path: Path) -> Pixels:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def sound_of(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+def test_a_video_is_cleaned_with_its_sound_here_and_there(
+    noisy_video: Path, server: Server, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here.mp4", tmp_path / "there.mp4"
+    for done in (run(noisy_video, here), run(noisy_video, there, "--server", server.grpc)):
+        assert done.returncode == 0, done.stderr
+        assert "12 frames" in done.stderr
+    noisy = frames_of(noisy_video)
+    expected = np.stack([denoised_by_v1(server, file_of(Image.fromarray(frame), "png")) for frame in noisy])
+    for clean in (here, there):
+        # The codec leaves four levels on average, and not always the same; the next frame is ten away.
+        assert (np.abs(frames_of(clean) - expected.astype(float)).mean((1, 2, 3)) < 6).all()
+        assert sound_of(clean) == sound_of(noisy_video)
+
+
+def test_what_goes_wrong_is_said(noisy_video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    for arguments, said in (
+        ((text, out), "Invalid data"),
+        ((tmp_path / "missing.mp4", out), "No such file"),
+        ((noisy_video, tmp_path / "out.xyz"), "out.xyz"),
+        ((noisy_video, out, "--server", "127.0.0.1:1"), "127.0.0.1:1"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not out.exists()
+
+
+def test_frames_that_fail_stay_as_they_were(noisy_video: Path, server: Server, tmp_path: Path) -> None:
+    done = run(
+        noisy_video, tmp_path / "out.mp4", "--server", server.grpc, "--model", "nobody", "--frames", "5"
+    )
+    assert done.returncode == 1
+    assert "5 frames left as they were" in done.stderr
+    assert len(frames_of(tmp_path / "out.mp4")) == 5
