@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRA ?= cpu
 BIN := .venv/bin
 
-.PHONY: serve install test lint format bench demo
+.PHONY: serve install test soak lint format bench demo
 
 serve: .venv/serve-$(EXTRA).done
 	$(BIN)/quietframe serve
@@ -12,6 +12,10 @@ install: .venv/all-$(EXTRA).done
 
 test: .venv/all-$(EXTRA).done
 	$(BIN)/pytest
+
+# The promises under load at full length; a quiet machine, please.
+soak: .venv/all-$(EXTRA).done
+	$(BIN)/pytest --soak -rA tests/service/test_load.py tests/service/test_fuzz.py tests/service/test_promises.py
 
 lint: .venv/all-$(EXTRA).done
 	$(BIN)/ruff format --check .

@@ -1,7 +1,6 @@
 """What serving costs on top of computing: both measured in one run, reported as ratios."""
 
 import http.client
-import io
 import json
 import os
 import signal
@@ -19,21 +18,21 @@ from pathlib import Path
 import click
 import numpy as np
 import onnxruntime as ort
-from PIL import Image
 
 from model_store import ModelStore
 from service import codec
 from service.codec import Limits
 from service.engine import Engine, session_options
 from service.settings import Settings
+from service.throughput import Target, direct, post, run_throughput, synthetic_frame
 
 _CONVOLUTIONS = frozenset({"Conv", "FusedConv", "ConvTranspose"})
 _START_TIMEOUT_S = 60
 
 
-def run_bench(settings: Settings, image: Path | None, requests: int) -> None:
-    """Print the table; `image` defaults to a synthetic noisy 1280x720 JPEG."""
-    data = image.read_bytes() if image else _synthetic_frame()
+def run_bench(settings: Settings, image: Path | None, requests: int, seconds: float) -> None:
+    """Print the tables; `image` defaults to a synthetic noisy 1280x720 JPEG."""
+    data = image.read_bytes() if image else synthetic_frame(1280, 720)
     stored = ModelStore(settings.model_store).resolve(settings.default_model)
     limits = Limits(settings.formats, settings.max_pixels, settings.max_side)
     header = codec.inspect(data, limits)
@@ -43,30 +42,26 @@ def run_bench(settings: Settings, image: Path | None, requests: int) -> None:
     )
     convolutions, everything = _profile(stored.read_verified(), settings.threads_per_worker, header)
     click.echo(f"graph / its convolutions   {everything / convolutions:.3f}   ({everything:.0f} ms a run)")
-    engine = Engine(stored, "cpu", settings.threads_per_worker)
+    lanes = settings.lanes_per_worker
+    engine = Engine(stored, "cpu", settings.threads_per_worker, lanes)
     alone, together = _thumbnails(engine)
     click.echo(
         f"64x64, alone / in a batch   {alone / together:.2f}   ({alone:.2f} and {together:.2f} ms each)"
     )
-    direct: list[float] = []
-    served: list[float] = []
-    with _server() as (port, ready_s):
+    alone_ms: list[float] = []
+    served_ms: list[float] = []
+    with _server() as (port, grpc_port, ready_s):
         click.echo(f"start to ready             {ready_s:.2f} s")
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         for _ in range(requests + 3):  # the first three warm both sides up
-            direct.append(_timed(lambda: _direct(engine, data, limits, settings.jpeg_quality)))
-            served.append(_timed(lambda: _post(connection, data)))
-    direct_ms, served_ms = (1000 * statistics.median(times[3:]) for times in (direct, served))
-    click.echo(f"direct, median             {direct_ms:.1f} ms   {1e6 * direct_ms / header.pixels:.0f} ms/MP")
-    click.echo(f"HTTP, median               {served_ms:.1f} ms")
-    click.echo(f"HTTP / direct              {served_ms / direct_ms:.3f}")
-
-
-def _direct(engine: Engine, data: bytes, limits: Limits, quality: int) -> None:
-    header = codec.inspect(data, limits)
-    picture = codec.decode(data, header)
-    pixels = engine.run(picture.pixels[None], np.ones(1, np.float32))[0]
-    codec.encode(codec.Picture(pixels), header.format, quality)
+            alone_ms.append(1000 * _timed(lambda: direct(engine, data, settings, None)))
+            served_ms.append(1000 * _timed(lambda: post(connection, data)))
+        here, there = (statistics.median(times[3:]) for times in (alone_ms, served_ms))
+        click.echo(f"direct, median             {here:.1f} ms   {1e6 * here / header.pixels:.0f} ms/MP")
+        click.echo(f"HTTP, median               {there:.1f} ms")
+        click.echo(f"HTTP / direct              {there / here:.3f}")
+        if seconds:
+            run_throughput(Target(port, grpc_port, engine, lanes, settings), seconds)
 
 
 def _thumbnails(engine: Engine) -> tuple[float, float]:
@@ -79,14 +74,6 @@ def _thumbnails(engine: Engine) -> tuple[float, float]:
         together.append(_timed(lambda: engine.run(images, ones)))
     each = 1000 / len(images)
     return each * statistics.median(alone[2:]), each * statistics.median(together[2:])
-
-
-def _post(connection: http.client.HTTPConnection, data: bytes) -> None:
-    connection.request("POST", "/v1/denoise", data)
-    response = connection.getresponse()
-    body = response.read()
-    if response.status != 200:
-        raise click.ClickException(f"the service answered {response.status}: {body[:300]!r}")
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -117,12 +104,14 @@ def _profile(model: bytes, threads: int, header: codec.Header) -> tuple[float, f
 
 
 @contextmanager
-def _server() -> Iterator[tuple[int, float]]:
-    """A service of our own on a free loopback port: (port, seconds from start to ready)."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port)]
+def _server() -> Iterator[tuple[int, int, float]]:
+    """A service of our own on free loopback ports: (HTTP port, gRPC port, seconds from start to ready)."""
+    with socket.socket() as first, socket.socket() as second:
+        for probe in (first, second):
+            probe.bind(("127.0.0.1", 0))
+        port, grpc_port = (int(probe.getsockname()[1]) for probe in (first, second))
+    ports = ["--port", str(port), "--grpc-port", str(grpc_port)]
+    command = [sys.executable, "-m", "service.cli", "serve", *ports]
     begun = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
@@ -130,7 +119,7 @@ def _server() -> Iterator[tuple[int, float]]:
                 if process.poll() is not None or time.perf_counter() - begun > _START_TIMEOUT_S:
                     raise click.ClickException("the service did not start; try `quietframe serve`")
                 time.sleep(0.02)
-            yield port, time.perf_counter() - begun
+            yield port, grpc_port, time.perf_counter() - begun
         finally:
             os.kill(process.pid, signal.SIGTERM)
 
@@ -144,14 +133,3 @@ def _is_ready(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _synthetic_frame() -> bytes:
-    """Soft shapes under sensor-like noise, so that JPEG has as much to do as with a real frame."""
-    rng = np.random.default_rng(0)
-    shapes = rng.uniform(40, 215, (9, 16, 3)).astype(np.uint8)
-    soft = np.asarray(Image.fromarray(shapes).resize((1280, 720), Image.Resampling.BICUBIC))
-    noisy = np.clip(soft + rng.normal(0, 12, soft.shape), 0, 255).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noisy).save(file, "jpeg", quality=90)
-    return file.getvalue()
