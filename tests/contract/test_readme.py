@@ -51,7 +51,11 @@ def in_background(command: str, environment: dict[str, str], port: int, folder: 
 
 def test_every_shell_block_runs_in_order(checkout: Path) -> None:
     port = free_port()
-    environment = {**os.environ, "QUIETFRAME_PORT": str(port)}
+    environment = {
+        **os.environ,
+        "QUIETFRAME_PORT": str(port),
+        "QUIETFRAME_GRPC_PORT": str(free_port()),
+    }
     serve, *others = BLOCKS
     assert serve == "make serve\n"
     assert len(others) >= 3

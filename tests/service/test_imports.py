@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.parametrize("module", ["service.app", "service.cli", "service.files", "service.bench"])
+@pytest.mark.parametrize(
+    "module", ["service.app", "service.cli", "service.files", "service.bench", "service.video"]
+)
 def test_serving_needs_no_training_library(module: str) -> None:
     check = f"import {module}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
