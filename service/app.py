@@ -11,12 +11,15 @@ from service.edge import Edge
 from service.grpc_server import start_grpc
 from service.http import build_app
 from service.pipeline import Pipeline
+from service.record import Recorder
 from service.refresh import refresh_for_ever
 from service.settings import load_settings
+from service.tracing import stop_tracing
 
 settings = load_settings()
 http_app = build_app(settings)
-edge = Edge(http_app, settings.access_log, closing=lambda: not is_ready())
+recorder = Recorder(settings.access_log)
+edge = Edge(http_app, recorder, closing=lambda: not is_ready())
 
 
 def is_ready() -> bool:
@@ -44,7 +47,9 @@ class Quietframe:
     async def start(self) -> None:
         self.pipeline = await asyncio.to_thread(Pipeline, settings)
         self.refreshing = asyncio.create_task(refresh_for_ever(self.pipeline))
-        self.grpc: grpc.aio.Server | None = await start_grpc(self.pipeline) if settings.grpc_port else None
+        self.grpc: grpc.aio.Server | None = (
+            await start_grpc(self.pipeline, recorder) if settings.grpc_port else None
+        )
         http_app.state.pipeline = self.pipeline
         self.drain = Drain(self.pipeline)
 
@@ -54,6 +59,7 @@ class Quietframe:
         if self.grpc:
             await self.grpc.stop(grace=1)
         await self.pipeline.close()
+        await asyncio.to_thread(stop_tracing)
 
     async def __is_ready__(self) -> bool:
         return is_ready()

@@ -1,9 +1,8 @@
 """gRPC: the Open Inference Protocol, health and reflection; thin over `oip` and the pipeline."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -11,30 +10,22 @@ from grpc_reflection.v1alpha import reflection
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from service import control, metrics, oip
+from service import control, oip
 from service.auth import Tokens
-from service.errors import (
-    ClientGoneError,
-    DeadlineError,
-    FrameDroppedError,
-    ServiceError,
-)
+from service.errors import ServiceError
+from service.grpc_call import FRAMING, Calls, Context, abort, answered, headers_of, refusal
 from service.pipeline import Pipeline
+from service.record import Recorder
 from service.settings import Settings
 from service.streams import FrameStream
 
-log = logging.getLogger(__name__)
-
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-_FRAMING = 64 * 2**10  # names, shapes and parameters around the bytes of an image
 _MOST_CALLS = 4096
 _OPEN_TO_ALL = f"/{HEALTH}/"
 
-Context: TypeAlias = Any  # grpc.aio.ServicerContext; grpcio has no types
 
-
-async def start_grpc(pipeline: Pipeline) -> grpc.aio.Server:
+async def start_grpc(pipeline: Pipeline, recorder: Recorder) -> grpc.aio.Server:
     """Listen on `grpc_port`; several workers share the port, the kernel deals out connections.
 
     Raises:
@@ -42,13 +33,13 @@ async def start_grpc(pipeline: Pipeline) -> grpc.aio.Server:
     """
     settings = pipeline.settings
     options = [
-        ("grpc.max_receive_message_length", settings.max_body_bytes + _FRAMING),
+        ("grpc.max_receive_message_length", settings.max_body_bytes + FRAMING),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 1),
     ]
-    guard = _Guard(Tokens(settings.tokens))
+    guard = _Guard(Tokens(settings.tokens), recorder)
     server = grpc.aio.server(interceptors=[guard], options=options, maximum_concurrent_rpcs=_MOST_CALLS)
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Inference(pipeline), server)
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Inference(pipeline, recorder), server)
     health_pb2_grpc.add_HealthServicer_to_server(Health(pipeline), server)
     reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
     address = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -68,8 +59,9 @@ def _listen(server: grpc.aio.Server, address: str, settings: Settings) -> None:
 class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """inference.GRPCInferenceService; what is not here answers UNIMPLEMENTED."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, recorder: Recorder) -> None:
         self._pipeline = pipeline
+        self._calls = Calls(pipeline, recorder)
 
     async def ServerLive(self, request: Any, context: Context) -> Any:  # noqa: N802
         return pb.ServerLiveResponse(live=True)
@@ -89,46 +81,44 @@ class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
             card, versions = await control.describe(self._pipeline, request.name, request.version)
             return oip.model_metadata(card, versions)
 
-        return await _answered(answer(), context)
+        return await answered(answer(), context)
 
     async def ModelConfig(self, request: Any, context: Context) -> Any:  # noqa: N802
         async def answer() -> Any:
             card, _ = await control.describe(self._pipeline, request.name, request.version)
             return pb.ModelConfigResponse(config=oip.model_config(card))
 
-        return await _answered(answer(), context)
+        return await answered(answer(), context)
 
     async def ModelStatistics(self, request: Any, context: Context) -> Any:  # noqa: N802
-        return await _answered(control.statistics(self._pipeline, request.name, request.version), context)
+        return await answered(control.statistics(self._pipeline, request.name, request.version), context)
 
     async def RepositoryIndex(self, request: Any, context: Context) -> Any:  # noqa: N802
         return await self._pipeline.in_thread(lambda: oip.repository_index(self._pipeline, request.ready))
 
     async def RepositoryModelLoad(self, request: Any, context: Context) -> Any:  # noqa: N802
-        await _answered(control.load(self._pipeline, request.model_name), context)
+        await answered(control.load(self._pipeline, request.model_name), context)
         return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(self, request: Any, context: Context) -> Any:  # noqa: N802
-        await _answered(control.unload(self._pipeline, request.model_name), context)
+        await answered(control.unload(self._pipeline, request.model_name), context)
         return pb.RepositoryModelUnloadResponse()
 
     async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
-        return await _answered(_infer(self._pipeline, request, context), context)
+        return await answered(self._calls.infer(request, context), context)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:  # noqa: N802
         """One answer for each frame, in order; an error is the answer to its frame and ends nothing."""
 
         async def work(frame: Any) -> Any:
             try:
-                return pb.ModelStreamInferResponse(
-                    infer_response=await _infer(self._pipeline, frame, context)
-                )
+                return pb.ModelStreamInferResponse(infer_response=await self._calls.infer(frame, context))
             except ServiceError as error:
-                return _refusal(frame, error)
+                return refusal(frame, error)
 
         stream: FrameStream[Any, Any] = FrameStream(
             work,
-            drop=lambda frame: _refusal(frame, _counted(FrameDroppedError())),
+            drop=lambda frame: refusal(frame, self._calls.dropped()),
             may_drop=_may_drop,
             window=self._pipeline.settings.stream_window,
             running=self._pipeline.settings.lanes_per_worker + 1,
@@ -166,8 +156,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Asks for a token before anything else, except from those who ask for health."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, recorder: Recorder) -> None:
         self._tokens = tokens
+        self._recorder = recorder
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], call: grpc.HandlerCallDetails
@@ -175,11 +166,13 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         handler = await continuation(call)
         if handler is None or call.method.startswith(_OPEN_TO_ALL):
             return handler
-        given = dict(call.invocation_metadata or ()).get("authorization")
+        metadata = headers_of(call.invocation_metadata)
         try:
-            self._tokens.check(given if isinstance(given, str) else None)
+            self._tokens.check(metadata.get("authorization"))
         except ServiceError as error:
-            return _refusing(handler, _counted(error))
+            with self._recorder.record("grpc", call.method, metadata) as record:
+                record.answered(error.grpc, error.reason, None)
+            return _refusing(handler, error)
         return handler
 
 
@@ -187,60 +180,16 @@ def _refusing(handler: Any, error: ServiceError) -> Any:
     """A handler of the same kind that only says no."""
 
     async def unary(_request: Any, context: Context) -> None:
-        await _abort(context, error)
+        await abort(context, error)
 
     async def stream(_requests: Any, context: Context) -> AsyncIterator[Any]:
-        await _abort(context, error)
+        await abort(context, error)
         yield
 
     kind = "stream" if handler.request_streaming else "unary"
     if handler.response_streaming:
         return getattr(grpc, f"{kind}_stream_rpc_method_handler")(stream)
     return getattr(grpc, f"{kind}_unary_rpc_method_handler")(unary)
-
-
-async def _infer(pipeline: Pipeline, request: Any, context: Context) -> Any:
-    """Answer and count one inference; its deadline is the client's or the server's, the sooner."""
-    left = context.time_remaining()
-    try:
-        with pipeline.admission.body() as buffer:
-            buffer.grow(request.ByteSize())
-            response = await oip.infer(pipeline, request, left)
-    except asyncio.CancelledError:
-        ended = context.time_remaining()
-        _counted(DeadlineError() if ended is not None and ended <= 0 else ClientGoneError())
-        raise
-    except ServiceError as error:
-        raise _counted(error) from None
-    except Exception:
-        log.exception("unexpected error in an infer of %s", request.model_name[:64])
-        raise _counted(ServiceError()) from None
-    metrics.REQUESTS.labels("grpc", f"{response.model_name}/{response.model_version}", "ok").inc()
-    return response
-
-
-def _counted(error: ServiceError) -> ServiceError:
-    metrics.REQUESTS.labels("grpc", "", error.reason).inc()
-    return error
-
-
-async def _answered(work: Awaitable[Any], context: Context) -> Any:
-    try:
-        return await work
-    except ServiceError as error:
-        await _abort(context, error)
-
-
-async def _abort(context: Context, error: ServiceError) -> None:
-    metadata = tuple((name.lower(), value) for name, value in error.headers.items() if name == "Retry-After")
-    await context.abort(grpc.StatusCode[error.grpc], error.detail, metadata)
-
-
-def _refusal(frame: Any, error: ServiceError) -> Any:
-    answer = pb.ModelStreamInferResponse(error_message=f"{error.grpc}: {error.detail}")
-    answer.infer_response.id = frame.id
-    answer.infer_response.model_name = frame.model_name
-    return answer
 
 
 def _may_drop(frame: Any) -> bool:

@@ -31,6 +31,7 @@ from service.errors import (
 )
 from service.settings import ImageFormat, Settings
 from service.tiling import Tile
+from service.tracing import trace_stages
 
 T = TypeVar("T")
 
@@ -140,6 +141,7 @@ class Pipeline:
             "infer": ended - started,
             "encode": time.perf_counter() - ended,
         }
+        trace_stages(seconds)
         for stage, spent in seconds.items():
             metrics.STAGE_SECONDS.labels(engine.card.label, stage).observe(spent)
         return Denoised(pixels, data, format, engine.card, seconds)

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import contextlib
+import gzip
+import http.server
 import json
 import os
 import shutil
@@ -9,10 +11,12 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import grpc
 import httpx
@@ -21,6 +25,7 @@ import numpy.typing as npt
 import pytest
 import tritonclient.grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from PIL import Image
 
 from model_store import ModelStore, StoredModel
@@ -227,3 +232,42 @@ def test_requests_have_names_and_a_line_in_the_log(frame: bytes, tmp_path: Path)
     assert [(line["status"], line["reason"]) for line in posts] == [(200, "ok"), (422, "bad-image")]
     assert posts[0]["request_id"] == "camera-7/42"
     assert posts[0]["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """Takes traces by OTLP over HTTP."""
+
+    spans: ClassVar[list[Any]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            self.spans.extend(span for scope in resource.scope_spans for span in scope.spans)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None: ...
+
+
+def test_traces_are_sent_where_an_exporter_is_configured(
+    frame: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+        with running_server() as server:
+            trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+            assert post(server, frame, traceparent=trace).status_code == 200
+        collector.shutdown()
+    ours = [span for span in Collector.spans if span.trace_id.hex() == trace.split("-")[1]]
+    root = next(span for span in ours if span.name == "POST /v1/denoise")
+    assert root.parent_span_id.hex() == "b7ad6b7169203331"
+    stages = [span for span in ours if span.parent_span_id == root.span_id]
+    assert [span.name for span in sorted(stages, key=lambda span: span.start_time_unix_nano)] == [
+        "decode",
+        "queue",
+        "infer",
+        "encode",
+    ]
