@@ -168,7 +168,7 @@ def parameter(value: Any) -> Any:
 def _parameters(request: Any) -> dict[str, Any]:
     found = {name: parameter(value) for name, value in request.parameters.items()}
     for name in found:
-        if name not in _OURS + _TRITONS:
+        if name not in _OURS + _TRITONS and not name.startswith("triton_"):
             raise BadParameterError(f"{name}: no such parameter; there are {', '.join(_OURS)}")
     return found
 

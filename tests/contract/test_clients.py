@@ -105,7 +105,9 @@ def test_health_and_metadata(triton: tuple[Any, Any]) -> None:
 
 def test_raw_pixels_are_those_of_v1(triton: tuple[Any, Any], frames: Pixels, expected: Pixels) -> None:
     client, module = triton
-    result = client.infer(MODEL, [raw_input(module, frames)], request_id="seven")
+    # What perf_analyzer adds, and Triton reserves.
+    reserved = {"triton_enable_empty_final_response": True}
+    result = client.infer(MODEL, [raw_input(module, frames)], request_id="seven", parameters=reserved)
     assert np.array_equal(result.as_numpy("denoised"), expected)
     answer = result.get_response()
     assert (answer["id"] if isinstance(answer, dict) else answer.id) == "seven"

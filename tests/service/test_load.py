@@ -183,7 +183,7 @@ def test_mixed_shapes_do_not_fill_the_memory(crowded: Server, photo: Pixels, soa
     large = np.tile(photo, (3, 3, 1))
 
     def mixed() -> bytes:
-        height, width = rng.randint(8, 900 if soak else 300), rng.randint(8, 1300 if soak else 300)
+        height, width = rng.randint(8, 480 if soak else 300), rng.randint(8, 640 if soak else 300)
         return file_of(Image.fromarray(large[:height, :width]), "jpeg")
 
     files = [mixed() for _ in range(500 if soak else 40)]
