@@ -11,27 +11,39 @@ from service.errors import DrainingError, QueueFullError
 
 
 @dataclass
-class Buffer:
-    """What one request body takes of the bytes of its `Admission`."""
+class Place:
+    """One request in the house, and the pixels of its images."""
 
-    admission: "Admission"
-    size: int = 0
+    pixels: int = 0
+
+
+class Buffer:
+    """What one client's bytes take of the bytes of an `Admission`."""
+
+    def __init__(self, admission: "Admission") -> None:
+        self._admission = admission
+        self.size = 0
 
     def grow(self, size: int) -> None:
         """Take room for `size` more bytes, before they are kept.
 
         Raises:
-            QueueFullError: the bodies of other requests leave no room.
+            QueueFullError: the bytes of other clients leave no room.
         """
-        self.admission.take_bytes(size)
+        self._admission.check_bytes(self.size, size)
+        self.add(size)
+
+    def add(self, size: int) -> None:
+        """Count `size` bytes that are here already; a negative size lets go of them."""
         self.size += size
+        self._admission.count_bytes(size)
 
 
 class Admission:
     """Counts what is in the house. A single image is always admitted to an empty house.
 
-    A body takes its bytes while it arrives and no place: clients that send slowly, or stop, hold
-    what they have sent and keep nobody out. A place is taken when there is something to compute.
+    Bytes count from their arrival to the last byte of the answer. A place is taken only when there
+    is something to compute, so a client that sends slowly holds what it has sent and no place.
     """
 
     def __init__(self, max_bytes: int, max_requests: int, max_pixels: int, max_wait_s: float) -> None:
@@ -42,12 +54,13 @@ class Admission:
         self._bytes = 0
         self._requests = 0
         self._pixels = 0
+        self._sending = 0
         self._empty = asyncio.Event()
         self._empty.set()
         self.open = True
 
     async def wait_until_empty(self) -> None:
-        """Returns when no request holds a place."""
+        """Returns when no request holds a place and no answer is on its way."""
         await self._empty.wait()
 
     @contextmanager
@@ -58,20 +71,30 @@ class Admission:
             QueueFullError: all places are taken, so there is no use in reading it.
         """
         self._check_places()
-        buffer = Buffer(self)
-        try:
+        with self._buffer() as buffer:
             yield buffer
-        finally:
-            self._bytes -= buffer.size
-
-    def take_bytes(self, size: int) -> None:
-        """Raises QueueFullError where `size` more bytes do not fit."""
-        if self._bytes and self._bytes + size > self._max_bytes:
-            raise QueueFullError
-        self._bytes += size
 
     @contextmanager
-    def request(self) -> Iterator[None]:
+    def stream(self) -> Iterator[Buffer]:
+        """Account for the frames of a stream that wait; their number is bounded by its window."""
+        with self._buffer() as buffer:
+            yield buffer
+
+    @contextmanager
+    def answer(self, size: int) -> Iterator[None]:
+        """Account for an answer of `size` bytes until its client has taken it."""
+        self._sending += 1
+        self._tell()
+        try:
+            with self._buffer() as buffer:
+                buffer.add(size)
+                yield
+        finally:
+            self._sending -= 1
+            self._tell()
+
+    @contextmanager
+    def request(self) -> Iterator[Place]:
         """Hold a place for one request.
 
         Raises:
@@ -82,40 +105,62 @@ class Admission:
         if not self.open:
             raise DrainingError
         self._check_places()
-        self._count(1, 0)
+        self._requests += 1
+        self._tell()
         try:
-            yield
+            yield Place()
         finally:
-            self._count(-1, 0)
+            self._requests -= 1
+            self._tell()
 
     @contextmanager
-    def pixels(self, count: int, pixels_per_s: float) -> Iterator[None]:
-        """Hold memory for one image of `count` pixels.
+    def pixels(self, place: Place, count: int, pixels_per_s: float) -> Iterator[None]:
+        """Hold memory for one image of `count` pixels of the request at `place`.
 
         Args:
             pixels_per_s: what is got through at present; 0 where that is not known yet.
 
         Raises:
-            QueueFullError: the pixels of earlier requests leave no room, or would take so long that
+            QueueFullError: the pixels of other requests leave no room, or would take so long that
                 it is better to say so now than to answer late.
         """
-        wait_s = self._pixels / pixels_per_s if pixels_per_s else 0.0
-        if self._pixels and (self._pixels + count > self._max_pixels or wait_s > self._max_wait_s):
+        others = self._pixels - place.pixels
+        wait_s = others / pixels_per_s if pixels_per_s else 0.0
+        if others and (self._pixels + count > self._max_pixels or wait_s > self._max_wait_s):
             raise QueueFullError(retry_after_s=max(1, math.ceil(wait_s - self._max_wait_s)))
-        self._count(0, count)
+        self._pixels += count
+        place.pixels += count
+        self._tell()
         try:
             yield
         finally:
-            self._count(0, -count)
+            self._pixels -= count
+            place.pixels -= count
+            self._tell()
+
+    def check_bytes(self, own: int, size: int) -> None:
+        """Raises QueueFullError where `size` more bytes do not fit beside what others than `own` hold."""
+        if self._bytes > own and self._bytes + size > self._max_bytes:
+            raise QueueFullError
+
+    def count_bytes(self, size: int) -> None:
+        """Add to the bytes that are held."""
+        self._bytes += size
+
+    @contextmanager
+    def _buffer(self) -> Iterator[Buffer]:
+        buffer = Buffer(self)
+        try:
+            yield buffer
+        finally:
+            buffer.add(-buffer.size)
 
     def _check_places(self) -> None:
         if self._requests >= self._max_requests:
             raise QueueFullError
 
-    def _count(self, requests: int, pixels: int) -> None:
-        self._requests += requests
-        self._pixels += pixels
-        if self._requests:
+    def _tell(self) -> None:
+        if self._requests or self._sending:
             self._empty.clear()
         else:
             self._empty.set()

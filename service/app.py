@@ -35,8 +35,8 @@ async def every_path(scope: Scope, receive: Receive, send: Send) -> None:
 @bentoml.service(
     name="quietframe",
     workers=settings.workers,
-    # The pipeline has a deadline of its own; this one is for clients that never finish sending.
-    traffic={"timeout": settings.timeout_s + 30},
+    # Body, work and answer have deadlines of their own; this one would answer in BentoML's words.
+    traffic={"timeout": 3 * settings.timeout_s + 30},
     # BentoML labels its series with the raw path, so a scanner could fill the memory; see metrics.py.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},  # see edge.py

@@ -13,6 +13,7 @@ from service import metrics
 from service.engine import Engine, Pixels
 
 _SMOOTHING = 0.1
+_TELLING_PIXELS = 65_536  # smaller batches say more about the cost of a run than about that of a pixel
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Batcher:
         self._idle = set(range(lanes))
         self._lanes = lanes
         self._closed = False
-        self.pixels_per_s = 0.0  # smoothed; 0 until something has run
+        self.pixels_per_s = 0.0  # smoothed; 0 until something large enough has run
         self._alarm: asyncio.TimerHandle | None = None
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
 
@@ -143,8 +144,9 @@ class Batcher:
     def _learn_speed(self, batch: list[_Item], outcomes: list[Ran | Exception], busy: int) -> None:
         """As if the lanes that were busy had all run like this batch did."""
         first, last = outcomes[0], outcomes[-1]
-        if isinstance(first, Ran) and isinstance(last, Ran):
-            seen = busy * sum(item.pixels for item in batch) / (last.ended - first.started)
+        pixels = sum(item.pixels for item in batch)
+        if pixels >= _TELLING_PIXELS and isinstance(first, Ran) and isinstance(last, Ran):
+            seen = busy * pixels / (last.ended - first.started)
             self.pixels_per_s += (seen - self.pixels_per_s) * (_SMOOTHING if self.pixels_per_s else 1)
 
 

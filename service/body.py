@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 FIELD = "image"
 TIMEOUT_HEADER = "x-request-timeout"
+_PATIENCE_S = 10  # between two pieces of a body: who stops sending does not hold its bytes for longer
 
 
 async def read_image(request: Request, settings: Settings, buffer: Buffer) -> bytes:
@@ -87,7 +88,8 @@ async def _in_time(reading: Coroutine[Any, Any, bytes], settings: Settings) -> b
         async with asyncio.timeout(settings.timeout_s):
             return await reading
     except TimeoutError:
-        raise DeadlineError(f"The body did not arrive within {settings.timeout_s:g} s") from None
+        limit = f"{settings.timeout_s:g} s, and without a pause of {_PATIENCE_S} s"
+        raise DeadlineError(f"The body did not arrive within {limit}") from None
     except ClientDisconnect:
         raise ClientGoneError from None
 
@@ -102,7 +104,12 @@ async def _bounded(request: Request, settings: Settings, buffer: Buffer) -> Asyn
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     received = 0
-    async for chunk in request.stream():
+    stream = request.stream()
+    while True:
+        async with asyncio.timeout(_PATIENCE_S):
+            chunk = await anext(stream, None)
+        if chunk is None:
+            return
         received += len(chunk)
         if received > limit:
             raise _too_large(limit)
@@ -123,7 +130,7 @@ class _InMemory(MultiPartParser):
 async def _read_field(request: Request, stream: AsyncGenerator[bytes, None]) -> bytes:
     try:
         form = await _InMemory(request.headers, stream, max_files=1, max_fields=8).parse()
-    except (MultiPartException, KeyError) as error:
+    except (MultiPartException, KeyError, LookupError, ValueError) as error:  # ValueError: a charset's
         raise BadParameterError(f"The multipart body cannot be read: {error}") from None
     strangers = [name for name, _ in form.multi_items() if name != FIELD]
     if strangers:

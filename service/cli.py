@@ -1,7 +1,6 @@
 """`quietframe serve | denoise | models | health | bench`."""
 
 import http.client
-import math
 import os
 import socket
 import ssl
@@ -16,6 +15,7 @@ import click
 from model_store import ModelStore, StoreError
 from service.errors import StartError
 from service.settings import ImageFormat, Settings, load_settings
+from service.tracing import check_tracing
 
 FORMATS = click.Choice(get_args(ImageFormat))
 STORE = click.option("--store", "model_store", type=click.Path(path_type=Path), help="folder of models")
@@ -53,6 +53,7 @@ def serve(**options: Any) -> None:
     if settings.grpc_port:
         _check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
     _check_model(settings)
+    check_tracing()
     environment = {
         **os.environ,
         "BENTOML_HOME": os.environ.get("BENTOML_HOME") or _private_folder(settings.port),
@@ -63,8 +64,7 @@ def serve(**options: Any) -> None:
     # The package's own folder, or a folder `service` where the command is given would shadow it.
     place = ["--working-dir", str(Path(__file__).parent.parent)]
     address = ["--host", settings.host, "--port", str(settings.port)]
-    # A client that never reads its answer must not hold a shutdown for ever.
-    grace = ["--timeout-graceful-shutdown", str(math.ceil(settings.grace_s))]
+    grace = ["--timeout-graceful-shutdown", "1"]  # what needs more has had it: see drain.py
     tls = ["--ssl-certfile", str(settings.tls_cert), "--ssl-keyfile", str(settings.tls_key)]
     sys.stdout.flush()
     os.execve(
@@ -117,6 +117,8 @@ def denoise(
 @click.option("--model", help="`name` or `name:version`")
 @click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True)
 @click.option("--token", envvar="QUIETFRAME_CLIENT_TOKEN", help="bearer token for that server")
+@click.option("--tls", is_flag=True, help="speak TLS to that server")
+@click.option("--ca", type=click.Path(exists=True, path_type=Path), help="PEM file to trust for TLS")
 @click.option("--frames", type=click.IntRange(1), help="stop after so many, as with a camera")
 @DEVICE
 @STORE
@@ -127,6 +129,8 @@ def video(
     model: str | None,
     strength: float,
     token: str | None,
+    tls: bool,
+    ca: Path | None,
     frames: int | None,
     **options: Any,
 ) -> None:
@@ -144,11 +148,12 @@ def video(
     settings = load_settings()
     chosen = model or settings.default_model
     if server:
-        cleaner = video.clean_there(server, chosen, strength, token)
+        there = video.Server(server, token, tls, ca, settings.max_body_bytes)
+        cleaner = video.clean_there(there, chosen, strength)
     else:
         pipeline = Pipeline(settings.model_copy(update={"default_model": chosen}))
         cleaner = video.clean_here(pipeline, Order(None, strength, "raw"))
-    if video.clean_video(source, target, cleaner, frames):
+    if not video.clean_video(source, target, cleaner, frames):
         sys.exit(1)
 
 

@@ -2,45 +2,55 @@
 
 from typing import Any
 
-from model_store import (
-    CorruptModelError,
-    InvalidNameError,
-    ModelCard,
-    ModelNotFoundError,
-    StoreError,
-    parse_reference,
-)
+from model_store import InvalidNameError, ModelCard, ModelNotFoundError, StoreError, parse_reference
 from service import oip
 from service.errors import ModelBrokenError, NotSupportedError, ServiceError, StartError, UnknownModelError
 from service.pipeline import Pipeline
 
 
 async def is_ready(pipeline: Pipeline, name: str, version: str) -> bool:
-    """Whether an infer of this model would be taken; loads it where it has not been asked for yet."""
+    """Whether an infer of this model would be taken; nothing is loaded for it."""
     try:
-        await pipeline.engine(oip.reference_of(name, version))
+        await card_of(pipeline, oip.reference_of(name, version))
     except ServiceError:
         return False
     return pipeline.admission.open
+
+
+async def card_of(pipeline: Pipeline, reference: str) -> ModelCard:
+    """The card of the version that serves `name`, or of `name:version`; nothing is loaded for it.
+
+    Raises:
+        UnknownModelError, ModelBrokenError: there is none, or its card is broken.
+    """
+    engine = pipeline.engines.get(reference)
+    if engine:
+        return engine.card
+    try:
+        return await pipeline.with_headers(lambda: pipeline.engines.find(reference).card)
+    except (InvalidNameError, ModelNotFoundError) as error:
+        raise UnknownModelError(str(error)) from None
+    except StoreError as error:
+        raise ModelBrokenError(str(error)) from None
 
 
 async def describe(pipeline: Pipeline, name: str, version: str) -> tuple[ModelCard, list[int]]:
     """The card of a model and its published versions.
 
     Raises:
-        UnknownModelError, ModelBrokenError: there is none, or it cannot be loaded.
+        UnknownModelError, ModelBrokenError: there is none, or its card is broken.
     """
-    engine = await pipeline.engine(oip.reference_of(name, version))
-    return engine.card, await pipeline.in_thread(lambda: pipeline.store.versions(name))
+    card = await card_of(pipeline, oip.reference_of(name, version))
+    return card, await pipeline.with_headers(lambda: pipeline.store.versions(name))
 
 
 async def statistics(pipeline: Pipeline, name: str, version: str) -> Any:
     """Of one model, or of all that are loaded where `name` is empty."""
     if name:
-        cards = [(await pipeline.engine(oip.reference_of(name, version))).card]
+        cards = [await card_of(pipeline, oip.reference_of(name, version))]
     else:
         cards = [engine.card for engine in pipeline.engines.loaded()]
-    return await pipeline.in_thread(lambda: oip.model_statistics(cards))
+    return await pipeline.with_headers(lambda: oip.model_statistics(cards))
 
 
 async def load(pipeline: Pipeline, name: str) -> None:
@@ -52,10 +62,10 @@ async def load(pipeline: Pipeline, name: str) -> None:
     """
     _check_allowed(pipeline)
     try:
-        await pipeline.in_thread(lambda: pipeline.engines.reload(_bare(name)))
+        await pipeline.with_models(lambda: pipeline.engines.reload(_bare(name)))
     except (InvalidNameError, ModelNotFoundError) as error:
         raise UnknownModelError(str(error)) from None
-    except (CorruptModelError, StartError) as error:
+    except (StoreError, StartError) as error:
         raise ModelBrokenError(str(error)) from None
 
 
@@ -68,10 +78,9 @@ async def unload(pipeline: Pipeline, name: str) -> None:
     """
     _check_allowed(pipeline)
     try:
-        await pipeline.in_thread(lambda: pipeline.store.resolve(_bare(name)))
-    except StoreError as error:
+        await pipeline.with_models(lambda: pipeline.engines.unload(_bare(name)))
+    except (InvalidNameError, ModelNotFoundError) as error:
         raise UnknownModelError(str(error)) from None
-    pipeline.engines.unload(name)
 
 
 def _check_allowed(pipeline: Pipeline) -> None:

@@ -24,11 +24,14 @@ class Edge:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         state = scope.setdefault("state", {})
-        with self._recorder.record("http", f"{scope['method']} {scope['path'][:200]}", headers) as record:
+        path = scope["path"]
+        with self._recorder.record("http", f"{scope['method']} {path[:200]}", headers) as record:
 
             async def watched(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    record.answered(message["status"], state.get("reason"), state.get("model"))
+                    counted = path == "/v1/denoise" or path.endswith("/infer")
+                    reason, model = state.get("reason"), state.get("model")
+                    record.answered(message["status"], reason, model, counted=counted)
                     added = [(REQUEST_ID.encode(), record.request_id.encode())]
                     if self._closing():
                         added.append((b"connection", b"close"))

@@ -5,12 +5,13 @@ import threading
 
 import onnxruntime as ort
 
-from model_store import ModelNotFoundError, ModelStore, StoreError, parse_reference
+from model_store import ModelNotFoundError, ModelStore, StoredModel, StoreError, parse_reference
 from service import metrics
 from service.engine import Engine
 from service.errors import StartError
 
 log = logging.getLogger(__name__)
+_MOST_PINS = 8
 
 
 class Engines:
@@ -45,6 +46,16 @@ class Engines:
         """The engine of `name` or `name:version` if it is loaded already."""
         return self._serving.get(reference)
 
+    def find(self, reference: str) -> StoredModel:
+        """The published version that `load` would take first, without loading it.
+
+        Raises:
+            InvalidNameError, ModelNotFoundError: there is no such model, or it has been unloaded.
+            CorruptModelError: its card is broken.
+        """
+        self._check_not_unloaded(parse_reference(reference)[0])
+        return self.store.resolve(reference)
+
     def loaded(self) -> list[Engine]:
         """Every engine in memory, each once."""
         return list(dict.fromkeys(list(self._serving.values())))
@@ -58,12 +69,12 @@ class Engines:
         """
         name, version = parse_reference(reference)
         with self._changing:
-            if name in self._unloaded:
-                raise ModelNotFoundError(f"model {name!r} has been unloaded")
+            self._check_not_unloaded(name)
             if engine := self._serving.get(reference):
                 return engine
             engine = self._newest(name) if version is None else self._pinned(name, version)
             self._serving[reference] = engine
+            self._let_go_of_old_pins()
             self._tell()
             return engine
 
@@ -78,11 +89,17 @@ class Engines:
             self._unloaded.discard(name)
             self._refused.clear()
             self.load(name)
-            self._switch(name, self._made(name, self.store.versions(name)[-1]))
+            self._switch(name, self._made(name, self.store.resolve(name).card.version))
 
     def unload(self, name: str) -> None:
-        """Let go of every version of `name` and refuse it until `reload`; what runs is finished."""
+        """Let go of every version of `name` and refuse it until `reload`; what runs is finished.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+        """
         with self._changing:
+            if name not in self._serving and not self.store.versions(name):
+                raise ModelNotFoundError(f"no model {name!r} in the store")
             self._unloaded.add(name)
             for reference in [each for each in self._serving if parse_reference(each)[0] == name]:
                 del self._serving[reference]
@@ -96,6 +113,16 @@ class Engines:
                     self._switch(reference, self._newest(reference))
                 except (StoreError, StartError) as error:  # as when the folder has gone
                     log.warning("%s goes on unchanged: %s", reference, error)
+
+    def _check_not_unloaded(self, name: str) -> None:
+        if name in self._unloaded:
+            raise ModelNotFoundError(f"model {name!r} has been unloaded")
+
+    def _let_go_of_old_pins(self) -> None:
+        """Clients choose versions, so they must not choose how many are in memory."""
+        pins = [reference for reference in self._serving if ":" in reference]
+        for reference in pins[:-_MOST_PINS]:
+            del self._serving[reference]
 
     def _switch(self, name: str, engine: Engine) -> None:
         if engine is not self._serving.get(name):
@@ -131,9 +158,8 @@ class Engines:
         if self._refused.get(label) == stamp:
             raise StartError(f"{label} was refused before and has not changed; see the log")
         try:
-            engine = Engine(self.store.resolve(f"{name}:{version}"), self.device, self.threads, self.lanes)
-            engine.warm_up()
-        except Exception as error:
+            engine = self._warm(self.store.resolve(f"{name}:{version}"))
+        except (StoreError, StartError) as error:
             self._refused[label] = stamp
             metrics.MODEL_REFUSALS.labels(name).inc()
             log.error("%s is refused: %s", label, error)
@@ -141,10 +167,21 @@ class Engines:
         log.info("loaded %s on %s", label, self.device)
         return engine
 
+    def _warm(self, stored: StoredModel) -> Engine:
+        engine = Engine(stored, self.device, self.threads, self.lanes)
+        try:
+            engine.warm_up()
+        except Exception as error:  # ONNX Runtime raises a class of its own for each status code
+            raise StartError(f"{stored.card.label} does not run: {error}") from None
+        return engine
+
     def _stamp(self, name: str, version: int) -> tuple[int, ...]:
         """Changes when a file of the version does."""
         folder = self.store.root / name / str(version)
-        states = [file.stat() for file in sorted(folder.iterdir())]
+        try:
+            states = [file.stat() for file in sorted(folder.iterdir())]
+        except OSError as error:
+            raise ModelNotFoundError(f"{name}/{version} has gone: {error.strerror}") from None
         return tuple(
             number for state in states for number in (state.st_ino, state.st_size, state.st_mtime_ns)
         )
@@ -166,9 +203,13 @@ def _choose_device(device: str, store: ModelStore, default: str, threads: int) -
         return device
     if not installed:
         return "cpu"
-    try:
-        Engine(store.resolve(default), "cuda", threads)
-    except StartError as error:
-        log.warning("%s; going on with the CPU", error)
-        return "cpu"
-    return "cuda"
+    name, version = parse_reference(default)
+    for each in [version] if version else reversed(store.versions(name)):
+        try:
+            Engine(store.resolve(f"{name}:{each}"), "cuda", threads)
+        except (StoreError, StartError) as error:  # of the model or of CUDA: the next version tells
+            log.warning("%s", error)
+        else:
+            return "cuda"
+    log.warning("CUDA cannot be used; going on with the CPU")
+    return "cpu"

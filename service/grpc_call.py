@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Iterable
+from contextlib import ExitStack
 from typing import Any, TypeAlias
 
 import grpc
@@ -48,6 +49,23 @@ class Calls:
             record.answered("OK", "ok", f"{response.model_name}/{response.model_version}")
             return response
 
+    async def answered(self, name: str, work: Awaitable[Any], context: Context) -> Any:
+        """The result of `work`, or the status of its error, recorded; for what is no inference."""
+        with self._recorder.record("grpc", name, headers_of(context.invocation_metadata())) as record:
+            try:
+                result = await work
+            except ServiceError as error:
+                record.answered(error.grpc, error.reason, None, counted=False)
+                await abort(context, error)
+            record.answered("OK", None, None, counted=False)
+            return result
+
+    def hold_until_sent(self, size: int, context: Context) -> None:
+        """Count an answer until the call is over, so that a drain waits for it."""
+        held = ExitStack()
+        held.enter_context(self._pipeline.admission.answer(size))
+        context.add_done_callback(lambda _: held.close())
+
     def dropped(self) -> ServiceError:
         """The error of a frame that a newer one has pushed out, counted."""
         error = FrameDroppedError()
@@ -69,14 +87,6 @@ class Calls:
 def headers_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:
     """Call metadata that is text."""
     return {name: value for name, value in metadata or () if isinstance(value, str)}
-
-
-async def answered(work: Awaitable[Any], context: Context) -> Any:
-    """The result of `work`, or the status of its error."""
-    try:
-        return await work
-    except ServiceError as error:
-        await abort(context, error)
 
 
 async def abort(context: Context, error: ServiceError) -> None:

@@ -12,8 +12,8 @@ from tritonclient.grpc import service_pb2_grpc
 
 from service import control, oip
 from service.auth import Tokens
-from service.errors import ServiceError
-from service.grpc_call import FRAMING, Calls, Context, abort, answered, headers_of, refusal
+from service.errors import QueueFullError, ServiceError
+from service.grpc_call import FRAMING, Calls, Context, abort, headers_of, refusal
 from service.pipeline import Pipeline
 from service.record import Recorder
 from service.settings import Settings
@@ -21,8 +21,11 @@ from service.streams import FrameStream
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-_MOST_CALLS = 4096
-_OPEN_TO_ALL = f"/{HEALTH}/"
+INFERENCES = (f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer")
+_MOST_WATCHERS = 32
+_BESIDE_INFERENCE = _MOST_WATCHERS + 32  # calls that ask about health and models, while the house is full
+_CALLS_OF_A_CONNECTION = 128
+_OPEN_TO_ALL = (f"/{HEALTH}/", f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady")
 
 
 async def start_grpc(pipeline: Pipeline, recorder: Recorder) -> grpc.aio.Server:
@@ -35,10 +38,18 @@ async def start_grpc(pipeline: Pipeline, recorder: Recorder) -> grpc.aio.Server:
     options = [
         ("grpc.max_receive_message_length", settings.max_body_bytes + FRAMING),
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", _CALLS_OF_A_CONNECTION),
+        # Clients that have gone without a word are found out, and their calls ended.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.so_reuseport", 1),
     ]
-    guard = _Guard(Tokens(settings.tokens), recorder)
-    server = grpc.aio.server(interceptors=[guard], options=options, maximum_concurrent_rpcs=_MOST_CALLS)
+    server = grpc.aio.server(
+        interceptors=[_Guard(Tokens(settings.tokens), recorder)],
+        options=options,
+        # Whole messages arrive before a call is ours to refuse, so this bounds what they can take.
+        maximum_concurrent_rpcs=settings.max_queue_requests + _BESIDE_INFERENCE,
+    )
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Inference(pipeline, recorder), server)
     health_pb2_grpc.add_HealthServicer_to_server(Health(pipeline), server)
     reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
@@ -78,53 +89,71 @@ class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
 
     async def ModelMetadata(self, request: Any, context: Context) -> Any:  # noqa: N802
         async def answer() -> Any:
-            card, versions = await control.describe(self._pipeline, request.name, request.version)
-            return oip.model_metadata(card, versions)
+            return oip.model_metadata(*await control.describe(self._pipeline, request.name, request.version))
 
-        return await answered(answer(), context)
+        return await self._calls.answered("ModelMetadata", answer(), context)
 
     async def ModelConfig(self, request: Any, context: Context) -> Any:  # noqa: N802
         async def answer() -> Any:
             card, _ = await control.describe(self._pipeline, request.name, request.version)
             return pb.ModelConfigResponse(config=oip.model_config(card))
 
-        return await answered(answer(), context)
+        return await self._calls.answered("ModelConfig", answer(), context)
 
     async def ModelStatistics(self, request: Any, context: Context) -> Any:  # noqa: N802
-        return await answered(control.statistics(self._pipeline, request.name, request.version), context)
+        work = control.statistics(self._pipeline, request.name, request.version)
+        return await self._calls.answered("ModelStatistics", work, context)
 
     async def RepositoryIndex(self, request: Any, context: Context) -> Any:  # noqa: N802
-        return await self._pipeline.in_thread(lambda: oip.repository_index(self._pipeline, request.ready))
+        work = self._pipeline.with_headers(lambda: oip.repository_index(self._pipeline, request.ready))
+        return await self._calls.answered("RepositoryIndex", work, context)
 
     async def RepositoryModelLoad(self, request: Any, context: Context) -> Any:  # noqa: N802
-        await answered(control.load(self._pipeline, request.model_name), context)
+        work = control.load(self._pipeline, request.model_name)
+        await self._calls.answered("RepositoryModelLoad", work, context)
         return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(self, request: Any, context: Context) -> Any:  # noqa: N802
-        await answered(control.unload(self._pipeline, request.model_name), context)
+        work = control.unload(self._pipeline, request.model_name)
+        await self._calls.answered("RepositoryModelUnload", work, context)
         return pb.RepositoryModelUnloadResponse()
 
     async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
-        return await answered(self._calls.infer(request, context), context)
+        try:
+            response = await self._calls.infer(request, context)
+        except ServiceError as error:
+            await abort(context, error)
+        self._calls.hold_until_sent(response.ByteSize(), context)
+        return response
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:  # noqa: N802
         """One answer for each frame, in order; an error is the answer to its frame and ends nothing."""
+        admission = self._pipeline.admission
+        with admission.stream() as waiting:
 
-        async def work(frame: Any) -> Any:
-            try:
-                return pb.ModelStreamInferResponse(infer_response=await self._calls.infer(frame, context))
-            except ServiceError as error:
-                return refusal(frame, error)
+            async def frames() -> AsyncIterator[Any]:
+                async for frame in requests:
+                    waiting.add(frame.ByteSize())
+                    yield frame
 
-        stream: FrameStream[Any, Any] = FrameStream(
-            work,
-            drop=lambda frame: refusal(frame, self._calls.dropped()),
-            may_drop=_may_drop,
-            window=self._pipeline.settings.stream_window,
-            running=self._pipeline.settings.lanes_per_worker + 1,
-        )
-        async for answer in stream.answers(requests):
-            yield answer
+            async def work(frame: Any) -> Any:
+                waiting.add(-frame.ByteSize())
+                try:
+                    response = await self._calls.infer(frame, context)
+                    return pb.ModelStreamInferResponse(infer_response=response)
+                except ServiceError as error:
+                    return refusal(frame, error)
+
+            def drop(frame: Any) -> Any:
+                waiting.add(-frame.ByteSize())
+                return refusal(frame, self._calls.dropped())
+
+            window = self._pipeline.settings.stream_window
+            running = self._pipeline.settings.lanes_per_worker + 1
+            stream: FrameStream[Any, Any] = FrameStream(work, drop, _may_drop, window, running)
+            async for answer in stream.answers(frames()):
+                with admission.answer(answer.ByteSize()):
+                    yield answer
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
@@ -132,6 +161,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
+        self._watchers = 0
 
     async def Check(self, request: Any, context: Context) -> Any:  # noqa: N802
         if request.service not in ("", SERVICE):
@@ -139,14 +169,20 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         return self._state()
 
     async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: N802
+        if self._watchers >= _MOST_WATCHERS:
+            await abort(context, QueueFullError(f"{_MOST_WATCHERS} watch already; use Check"))
         known = request.service in ("", SERVICE)
         last = None
-        while True:
-            now = self._state() if known else health_pb2.HealthCheckResponse(status="SERVICE_UNKNOWN")
-            if now != last:
-                yield now
-            last = now
-            await asyncio.sleep(0.25)
+        self._watchers += 1
+        try:
+            while True:
+                now = self._state() if known else health_pb2.HealthCheckResponse(status="SERVICE_UNKNOWN")
+                if now != last:
+                    yield now
+                last = now
+                await asyncio.sleep(0.25)
+        finally:
+            self._watchers -= 1
 
     def _state(self) -> Any:
         serving = self._pipeline.admission.open
@@ -171,7 +207,7 @@ class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             self._tokens.check(metadata.get("authorization"))
         except ServiceError as error:
             with self._recorder.record("grpc", call.method, metadata) as record:
-                record.answered(error.grpc, error.reason, None)
+                record.answered(error.grpc, error.reason, None, counted=call.method in INFERENCES)
             return _refusing(handler, error)
         return handler
 

@@ -14,12 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from swagger_ui_bundle import swagger_ui_path
 
-from model_store import InvalidNameError, ModelCard, ModelNotFoundError
-from service import codec, http_v2, metrics
+from model_store import ModelCard
+from service import codec, control, http_v2, metrics
 from service.accept import choose_format
+from service.answer import Answer
 from service.auth import Tokens
 from service.body import FIELD, client_timeout, read_image, while_connected
-from service.errors import BadParameterError, ServiceError, UnknownModelError
+from service.errors import BadParameterError, ServiceError
 from service.http_v2 import pipeline_of
 from service.pipeline import Denoised, Order, Pipeline
 from service.settings import ImageFormat, Settings
@@ -104,12 +105,12 @@ async def denoise(request: Request, query: Annotated[DenoiseQuery, Query()]) -> 
         work = _denoised(pipeline, data, order, client_timeout(request))
         done = await while_connected(request, work)
     request.state.model, request.state.reason = done.card.label, "ok"
-    return Response(done.data, media_type=done.media_type, headers=_headers(done))
+    return Answer(done.data, done.media_type, _headers(done), pipeline)
 
 
 async def _denoised(pipeline: Pipeline, data: bytes, order: Order, timeout_s: float | None) -> Denoised:
-    async with pipeline.request(timeout_s):
-        return await pipeline.denoise(data, order)
+    async with pipeline.request(timeout_s) as place:
+        return await pipeline.denoise(data, order, place)
 
 
 async def list_models(request: Request) -> Models:
@@ -118,12 +119,8 @@ async def list_models(request: Request) -> Models:
 
 
 async def show_model(request: Request, name: str) -> ModelCard:
-    """The newest version of `name`, or `name:version`."""
-    store = pipeline_of(request).store
-    try:
-        return (await asyncio.to_thread(store.resolve, name)).card
-    except (InvalidNameError, ModelNotFoundError) as error:
-        raise UnknownModelError(str(error)) from None
+    """The version of `name` that serves, or `name:version`."""
+    return await control.card_of(pipeline_of(request), name)
 
 
 async def expose_metrics() -> Response:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from tritonclient.grpc import service_pb2 as pb
 
 from service import control, oip
+from service.answer import Answer
 from service.body import client_timeout, read_body, while_connected
-from service.errors import BadParameterError, DrainingError, ServiceError
+from service.errors import BadParameterError, BodyTooLargeError, DrainingError, ServiceError
 from service.pipeline import Pipeline
 
 HEADER_LENGTH = "inference-header-content-length"
+# Reading and writing JSON holds the interpreter, and with it every other request.
+_MOST_JSON = 4 * 2**20  # bytes in
+_MOST_VALUES = 2**18  # pixel values out
 health = APIRouter(prefix="/v2/health", tags=["Open Inference Protocol"])
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
@@ -138,17 +143,17 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
     with pipeline.admission.body() as buffer:
         body = await read_body(request, pipeline.settings, buffer)
         length = request.headers.get(HEADER_LENGTH)
-        message, asked = await pipeline.in_thread(lambda: _to_message(body, length, name, version))
+        message, asked = await pipeline.with_headers(lambda: _to_message(body, length, name, version))
         work = oip.infer(pipeline, message, client_timeout(request))
         response = await while_connected(request, work)
-    content, header_length = await pipeline.in_thread(lambda: _from_message(response, asked))
+        content, header_length = await pipeline.in_thread(lambda: _from_message(response, asked))
     label = f"{response.model_name}/{response.model_version}"
     request.state.model, request.state.reason = label, "ok"
     headers = {"X-Model": label, "Server-Timing": _timing(response)}
     if header_length is None:
-        return Response(content, media_type="application/json", headers=headers)
+        return Answer(content, "application/json", headers, pipeline)
     headers[HEADER_LENGTH.title()] = str(header_length)
-    return Response(content, media_type="application/octet-stream", headers=headers)
+    return Answer(content, "application/octet-stream", headers, pipeline)
 
 
 def answer_error(error: ServiceError) -> JSONResponse:
@@ -184,23 +189,37 @@ def _json(text: bytes) -> Any:
 
 
 def _to_message(body: bytes, header_length: str | None, name: str, version: str) -> tuple[Any, _Infer]:
-    length = len(body)
-    if header_length is not None:
-        if not header_length.isdecimal() or int(header_length) > len(body):
-            raise BadParameterError(f"{HEADER_LENGTH} is the length of the JSON part, at most {len(body)}")
-        length = int(header_length)
+    length = _length_of_json(body, header_length)
     try:
         asked = _Infer.model_validate(_json(body[:length]))
+        return _translated(asked, body, length, name, version), asked
     except ValidationError as error:
         first = error.errors()[0]
-        raise BadParameterError(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from None
+        where = ".".join(map(str, first["loc"]))[:100] or "body"
+        raise BadParameterError(f"{where}: {first['msg']}") from None
+    except ValueError:  # protobuf's own, as for a number over 64 bits or text that is no Unicode
+        raise BadParameterError("A number or text of the request cannot be represented") from None
+
+
+def _length_of_json(body: bytes, header_length: str | None) -> int:
+    length = len(body)
+    if header_length is not None:
+        if not re.fullmatch("[0-9]{1,9}", header_length) or int(header_length) > len(body):
+            raise BadParameterError(f"{HEADER_LENGTH} is the length of the JSON part, at most {len(body)}")
+        length = int(header_length)
+    if length > _MOST_JSON:
+        raise BodyTooLargeError(f"JSON may have {_MOST_JSON} bytes; send tensors in binary, after the JSON")
+    return length
+
+
+def _translated(asked: _Infer, body: bytes, length: int, name: str, version: str) -> Any:
     message = pb.ModelInferRequest(model_name=name, model_version=version, id=asked.id)
     for key, value in asked.parameters.items():
         _set(message.parameters[key], value)
     for output in asked.outputs:
         message.outputs.add(name=output.name)
     _add_inputs(message, asked.inputs, body, length)
-    return message, asked
+    return message
 
 
 def _add_inputs(message: Any, inputs: list[_Tensor], body: bytes, at: int) -> None:
@@ -276,6 +295,8 @@ def _from_message(response: Any, asked: _Infer) -> tuple[bytes, int | None]:
         elif output.datatype == "BYTES":
             described["parameters"]["content_type"] = "base64"
             described["data"] = [base64.b64encode(each).decode() for each in oip.split_bytes(raw)]
+        elif len(raw) > _MOST_VALUES:
+            raise BadParameterError(f"{output.name} has {len(raw)} values; ask for it with binary_data")
         else:
             described["data"] = np.frombuffer(raw, np.uint8).tolist()
         outputs.append(described)

@@ -1,9 +1,11 @@
 """Every Prometheus series of the service; labels take few, known values only."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.values import ValueClass
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -52,6 +54,7 @@ class Total:
 class ModelTotals:
     """What one model version has done since the service started, in all workers."""
 
+    answered: float  # requests; of each there may be several images in `stages`
     stages: dict[str, Total]
     batches: Total
 
@@ -73,12 +76,28 @@ def model_totals(label: str) -> ModelTotals:
         stage: total("quietframe_stage_seconds", {"model": label, "stage": stage})
         for stage in ("decode", "queue", "infer", "encode")
     }
-    return ModelTotals(stages, total("quietframe_batch_size", {"model": label}))
+    answered = sum(
+        registry.get_sample_value(
+            "quietframe_requests_total", {"protocol": protocol, "model": label, "reason": "ok"}
+        )
+        or 0.0
+        for protocol in ("http", "grpc")
+    )
+    return ModelTotals(answered, stages, total("quietframe_batch_size", {"model": label}))
 
 
 def _registry() -> CollectorRegistry:
     if ValueClass.__name__ == "MutexValue":
         return REGISTRY
+    _forget_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
     return registry
+
+
+def _forget_dead_workers(folder: Path) -> None:
+    """What a killed worker had inside is not pending any more; nobody else tidies up after it."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        if not Path(f"/proc/{pid}").exists():
+            mark_process_dead(pid, str(folder))

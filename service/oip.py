@@ -17,10 +17,10 @@ import numpy.typing as npt
 from tritonclient.grpc import model_config_pb2 as config_pb
 from tritonclient.grpc import service_pb2 as pb
 
-from model_store import ModelCard
+from model_store import InvalidNameError, ModelCard, parse_reference
 from service import metrics
 from service.codec import Pixels
-from service.errors import BadParameterError, NotSupportedError
+from service.errors import BadParameterError, NotSupportedError, UnknownModelError
 from service.pipeline import Denoised, Order, Pipeline, together
 from service.settings import ImageFormat
 
@@ -29,6 +29,8 @@ CLEAN_FILE, CLEAN_PIXELS = "DENOISED", "denoised"
 DATATYPES = {FILE: "BYTES", PIXELS: "UINT8", STRENGTH: "FP32", CLEAN_FILE: "BYTES", CLEAN_PIXELS: "UINT8"}
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 _MOST_IMAGES = 64
+_MOST_SIDES = 8
+_MOST_ECHOED = 60  # characters of what a client has sent, in what it is told
 _OURS = ("strength", "format", "quality", "drop_oldest")
 _TRITONS = ("timeout", "priority", "sequence_id", "sequence_start", "sequence_end", "binary_data_output")
 _CONFIG_TYPES = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32"}
@@ -110,8 +112,18 @@ def repository_index(pipeline: Pipeline, ready_only: bool) -> Any:
 
 
 def reference_of(name: str, version: str) -> str:
-    """`name` or `name:version`, as the store reads it."""
-    return f"{name}:{version}" if version else name
+    """`name` or `name:version`, as the store reads it.
+
+    Raises:
+        UnknownModelError: no model can have that name or version.
+    """
+    reference = f"{name}:{version}" if version else name
+    try:
+        if parse_reference(reference)[0] != name:
+            raise InvalidNameError("the version is given apart from the name")
+    except InvalidNameError as error:
+        raise UnknownModelError(f"{_cut(reference)!r}: {_cut(error)}") from None
+    return reference
 
 
 async def infer(pipeline: Pipeline, request: Any, timeout_s: float | None) -> Any:
@@ -124,10 +136,10 @@ async def infer(pipeline: Pipeline, request: Any, timeout_s: float | None) -> An
     Raises:
         ServiceError: one for the request, also where only one of its images is bad.
     """
-    job = await pipeline.in_thread(lambda: _read(request))
+    job = await pipeline.with_headers(lambda: _read(request))
     limits = [limit for limit in (timeout_s, job.timeout_s) if limit]
-    async with pipeline.request(min(limits, default=None)):
-        works = [pipeline.denoise(*each) for each in zip(job.images, job.orders, strict=True)]
+    async with pipeline.request(min(limits, default=None)) as place:
+        works = [pipeline.denoise(*each, place) for each in zip(job.images, job.orders, strict=True)]
         done = await together(works)
         return await pipeline.in_thread(lambda: _response(request.id, job.wanted, done))
 
@@ -139,15 +151,14 @@ def _read(request: Any) -> _Job:
     tensors = dict(_tensors(request))
     given = [name for name in (FILE, PIXELS) if name in tensors]
     if len(given) != 1:
-        raise BadParameterError(f"Send either {FILE} (BYTES) or {PIXELS} (UINT8), not {sorted(tensors)}")
+        raise BadParameterError(f"Send either {FILE} (BYTES) or {PIXELS} (UINT8), not {_cut(tensors)}")
     images = tensors[given[0]]
     if not 0 < len(images) <= _MOST_IMAGES:
         raise BadParameterError(f"Send 1 to {_MOST_IMAGES} images in one request, not {len(images)}")
-    wanted = [output.name for output in request.outputs] or [CLEAN_FILE if given == [FILE] else CLEAN_PIXELS]
+    default = CLEAN_FILE if given == [FILE] else CLEAN_PIXELS
+    wanted = list(dict.fromkeys(output.name for output in request.outputs)) or [default]
     if unknown := set(wanted) - {CLEAN_FILE, CLEAN_PIXELS}:
-        raise BadParameterError(
-            f"No such output {sorted(unknown)}; there are {CLEAN_FILE} and {CLEAN_PIXELS}"
-        )
+        raise BadParameterError(f"No such output {_cut(unknown)}; there are {CLEAN_FILE} and {CLEAN_PIXELS}")
     strengths = tensors.get(STRENGTH, [parameters.pop("strength", 1.0)] * len(images))
     if len(strengths) != len(images):
         raise BadParameterError(f"{STRENGTH} has {len(strengths)} values for {len(images)} images")
@@ -157,6 +168,11 @@ def _read(request: Any) -> _Job:
     orders = [Order(model, _number("strength", each), format, quality) for each in strengths]
     timeout = _number("timeout", parameters.get("timeout", 0)) / 1e6
     return _Job(images, orders, wanted, timeout or None)
+
+
+def _cut(value: Any) -> str:
+    listed = sorted(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+    return str(listed)[:_MOST_ECHOED]
 
 
 def parameter(value: Any) -> Any:
@@ -169,7 +185,7 @@ def _parameters(request: Any) -> dict[str, Any]:
     found = {name: parameter(value) for name, value in request.parameters.items()}
     for name in found:
         if name not in _OURS + _TRITONS and not name.startswith("triton_"):
-            raise BadParameterError(f"{name}: no such parameter; there are {', '.join(_OURS)}")
+            raise BadParameterError(f"{_cut(name)}: no such parameter; there are {', '.join(_OURS)}")
     return found
 
 
@@ -179,7 +195,7 @@ def _number(name: str, value: Any) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number) or number < 0:
-        raise BadParameterError(f"{name} is a number of 0 or more, not {str(value)[:50]!r}")
+        raise BadParameterError(f"{name} is a number of 0 or more, not {_cut(value)!r}")
     return number
 
 
@@ -195,9 +211,7 @@ def _quality(parameters: dict[str, Any]) -> int | None:
 def _format(parameters: dict[str, Any], given: str, wanted: Sequence[str]) -> Any:
     asked = parameters.get("format")
     if asked is not None and asked not in get_args(ImageFormat):
-        raise BadParameterError(
-            f"format is one of {', '.join(get_args(ImageFormat))}, not {str(asked)[:50]!r}"
-        )
+        raise BadParameterError(f"format is one of {', '.join(get_args(ImageFormat))}, not {_cut(asked)!r}")
     if CLEAN_FILE not in wanted:
         return "raw"
     return asked or ("png" if given == PIXELS else None)
@@ -211,18 +225,18 @@ def _tensors(request: Any) -> Iterator[tuple[str, Any]]:
     for index, tensor in enumerate(request.inputs):
         if tensor.name not in (FILE, PIXELS, STRENGTH):
             raise BadParameterError(
-                f"No such input {tensor.name[:50]!r}; there are {FILE}, {PIXELS}, {STRENGTH}"
+                f"No such input {_cut(tensor.name)!r}; there are {FILE}, {PIXELS}, {STRENGTH}"
             )
         if tensor.datatype != DATATYPES[tensor.name]:
-            raise BadParameterError(f"{tensor.name} is {DATATYPES[tensor.name]}, not {tensor.datatype[:20]}")
+            raise BadParameterError(f"{tensor.name} is {DATATYPES[tensor.name]}, not {_cut(tensor.datatype)}")
         if "shared_memory_region" in tensor.parameters:
             raise NotSupportedError("Shared memory is not supported; send the bytes")
         yield tensor.name, _elements(tensor, raw[index] if raw else None)
 
 
 def _elements(tensor: Any, raw: bytes | None) -> Any:
-    if min(tensor.shape, default=0) < 0:
-        raise BadParameterError(f"{tensor.name} has a negative side: {list(tensor.shape)}")
+    if len(tensor.shape) > _MOST_SIDES or min(tensor.shape, default=0) < 0:
+        raise BadParameterError(f"{tensor.name}: a shape has at most {_MOST_SIDES} sides, none below 0")
     count = math.prod(tensor.shape)
     elements: Any
     if tensor.datatype == "BYTES":
@@ -231,7 +245,7 @@ def _elements(tensor: Any, raw: bytes | None) -> Any:
     elif tensor.datatype == "UINT8":
         pixels = _pixels(tensor, raw)
         found = pixels.size
-        elements = pixels.reshape(tensor.shape) if found == count and len(tensor.shape) == 4 else []
+        elements = pixels.reshape(tensor.shape) if found == count > 0 and len(tensor.shape) == 4 else []
         if found == count and len(tensor.shape) != 4:
             raise BadParameterError(f"{PIXELS} has the shape [N, H, W, C], not {list(tensor.shape)}")
     else:
@@ -312,7 +326,6 @@ def _described(name: str, card: ModelCard) -> Any:
 
 def _statistics(card: ModelCard) -> Any:
     seen = metrics.model_totals(card.label)
-    answered = int(seen.stages["infer"].count)
 
     def duration(stage: str) -> Any:
         total = seen.stages[stage]
@@ -322,10 +335,10 @@ def _statistics(card: ModelCard) -> Any:
     return pb.ModelStatistics(
         name=card.name,
         version=str(card.version),
-        inference_count=answered,
+        inference_count=int(seen.stages["infer"].count),
         execution_count=int(seen.batches.count),
         inference_stats=pb.InferStatistics(
-            success=pb.StatisticDuration(count=answered, ns=int(whole * 1e9)),
+            success=pb.StatisticDuration(count=int(seen.answered), ns=int(whole * 1e9)),
             queue=duration("queue"),
             compute_input=duration("decode"),
             compute_infer=duration("infer"),

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from model_store import InvalidNameError, ModelCard, ModelNotFoundError, ModelStore, StoreError
 from service import codec, metrics, tiling
-from service.admission import Admission
+from service.admission import Admission, Place
 from service.batcher import Batcher, Ran
 from service.codec import Picture, Pixels
 from service.engine import Engine
@@ -92,15 +92,19 @@ class Pipeline:
         )
         self._batcher = Batcher(settings.max_batch_pixels, lanes, settings.max_queue_delay_ms / 1000)
         self._codecs = ThreadPoolExecutor(threads, thread_name_prefix="codec")
+        # Of their own, so that a refusal does not wait behind large images, nor they behind a model.
+        self._headers = ThreadPoolExecutor(2, thread_name_prefix="header")
+        self._models = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def close(self) -> None:
         """Finish what runs, drop what waits."""
         self.admission.open = False
         await self._batcher.close()
-        await asyncio.to_thread(self._codecs.shutdown, wait=True, cancel_futures=True)
+        for pool in (self._codecs, self._headers, self._models):
+            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
 
     @asynccontextmanager
-    async def request(self, timeout_s: float | None = None) -> AsyncIterator[None]:
+    async def request(self, timeout_s: float | None = None) -> AsyncIterator[Place]:
         """A place in the queue and a deadline; `timeout_s` may shorten the server's, not lengthen it.
 
         Raises:
@@ -108,17 +112,20 @@ class Pipeline:
             DeadlineError: the work inside took too long and was dropped.
         """
         limit = min(timeout_s or self.settings.timeout_s, self.settings.timeout_s)
-        with self.admission.request():
+        with self.admission.request() as place:
             try:
                 async with asyncio.timeout(limit):
-                    yield
+                    yield place
             except TimeoutError:
                 raise DeadlineError(
                     f"Not done within {limit:g} s; send a smaller image or try again"
                 ) from None
 
-    async def denoise(self, image: bytes | Pixels, order: Order) -> Denoised:
+    async def denoise(self, image: bytes | Pixels, order: Order, place: Place | None = None) -> Denoised:
         """Clean one encoded image, or uint8 `[H, W, C]` with C = 3 or 1.
+
+        Args:
+            place: of the request it belongs to; without one the caller bounds what it asks for.
 
         Raises:
             ServiceError: see the classes; cancelling the call drops the work that has not begun.
@@ -126,7 +133,7 @@ class Pipeline:
         engine = await self.engine(order.model)
         _check_fits(order, engine.card)
         source = await self._checked(image)
-        with self.admission.pixels(source.pixels, self._batcher.pixels_per_s):
+        with self._admitted(place, source.pixels):
             begun = time.perf_counter()
             picture, frame = await self.in_thread(lambda: _decode(source, engine.card))
             arrived = time.perf_counter()
@@ -158,11 +165,19 @@ class Pipeline:
         if engine:
             return engine
         try:
-            return await self.in_thread(lambda: self.engines.load(reference))
+            return await self.with_models(lambda: self.engines.load(reference))
         except (InvalidNameError, ModelNotFoundError) as error:
             raise UnknownModelError(str(error)) from None
         except (StoreError, StartError) as error:
             raise ModelBrokenError(str(error)) from None
+
+    async def with_models(self, work: Callable[[], T]) -> T:
+        """Run what may wait for a model to load, outside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._models, work)
+
+    async def with_headers(self, work: Callable[[], T]) -> T:
+        """Run what only reads messages and headers, outside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._headers, work)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run what computes outside the event loop."""
@@ -170,11 +185,16 @@ class Pipeline:
 
     async def _checked(self, image: bytes | Pixels) -> _Source:
         if isinstance(image, bytes):
-            header = await self.in_thread(lambda: codec.inspect(image, self._limits))
+            header = await self.with_headers(lambda: codec.inspect(image, self._limits))
             return _Source(header.pixels, header.format, lambda: codec.decode(image, header))
         height, width = _sides(image)
         self._limits.check(width, height)
         return _Source(height * width, "raw", lambda: Picture(image))
+
+    def _admitted(self, place: Place | None, pixels: int) -> AbstractContextManager[None]:
+        if place is None:
+            return nullcontext()
+        return self.admission.pixels(place, pixels, self._batcher.pixels_per_s)
 
     async def _run(self, engine: Engine, frame: Pixels, strength: float) -> tuple[list[Tile], list[Ran]]:
         card = engine.card

@@ -33,10 +33,12 @@ class Record:
     model: str | None = None
     bytes: int | None = None
 
-    def answered(self, status: int | str, reason: str | None, model: str | None) -> None:
-        """Count the outcome, before the client can see it; `reason` is None for what is no inference."""
+    def answered(
+        self, status: int | str, reason: str | None, model: str | None, *, counted: bool = True
+    ) -> None:
+        """Note the outcome before the client can see it, and count it if this was an inference."""
         self.status, self.reason, self.model = status, reason, model
-        if reason:
+        if counted and reason:
             metrics.REQUESTS.labels(self.protocol, model or "", reason).inc()
 
 
@@ -45,6 +47,7 @@ class Recorder:
 
     def __init__(self, access_log: bool) -> None:
         self._log = _logger() if access_log else None
+        self._tracer = tracer()
 
     @contextmanager
     def record(self, protocol: str, method: str, headers: Mapping[str, str]) -> Iterator[Record]:
@@ -59,7 +62,7 @@ class Recorder:
         record = Record(protocol, method, given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
         begun = time.perf_counter()
         parent = _TRACE_CONTEXT.extract(headers)
-        with tracer().start_as_current_span(method, parent, SpanKind.SERVER) as span:
+        with self._tracer.start_as_current_span(method, parent, SpanKind.SERVER) as span:
             try:
                 yield record
             finally:

@@ -68,9 +68,7 @@ class Settings(BaseSettings):
         le=3600,
         description="seconds from the last byte in to the first out; clients may ask for less",
     )
-    grace_s: float = Field(
-        25.0, gt=0, le=28, description="seconds accepted work has after SIGTERM; a worker is killed at 30"
-    )
+    grace_s: float = Field(25.0, gt=0, le=3600, description="seconds accepted work has after SIGTERM")
     drain_delay_s: float = Field(
         0.5, ge=0, le=20, description="seconds between going not ready and closing, for load balancers"
     )
@@ -104,6 +102,16 @@ class Settings(BaseSettings):
         if any(len(token.get_secret_value()) < _SHORTEST_TOKEN for token in tokens):
             raise ValueError(f"a token has at least {_SHORTEST_TOKEN} characters; try `openssl rand -hex 32`")
         return tokens
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if self.drain_delay_s > self.grace_s:
+            raise ValueError("drain_delay_s is part of grace_s and cannot be longer")
+        if self.max_body_bytes > self.max_buffered_bytes:
+            raise ValueError("max_buffered_bytes is for several bodies; make it at least max_body_bytes")
+        if self.model_control and self.workers > 1:
+            raise ValueError("model_control reaches one worker only; set workers=1, or use poll_models_s")
+        return self
 
     @model_validator(mode="after")
     def _certificate_with_key(self) -> Self:

@@ -9,12 +9,13 @@ from typing import Generic, TypeVar
 
 Frame = TypeVar("Frame")
 Answer = TypeVar("Answer")
-_UNREAD = 8  # windows of dropped frames whose answers nobody has read yet
+_UNREAD = 8  # windows of answers to dropped frames that nobody has read yet
 
 
 @dataclass(eq=False)
 class _Slot(Generic[Frame, Answer]):
-    frame: Frame
+    frame: Frame | None  # until it has begun, or has been dropped
+    dropped: bool = False
     answer: "asyncio.Future[Answer]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -23,14 +24,15 @@ class _Slot(Generic[Frame, Answer]):
 class FrameStream(Generic[Frame, Answer]):
     """Runs `work` on frames as they come and yields the answers in the order the frames came.
 
-    At most `window` frames are held. When they are, reading stops, so that the sender feels it;
-    frames that `may_drop` push out the oldest one that has not begun instead, and so stay live.
+    At most `window` frames are held, also as answers that nobody has read yet. When they are, reading
+    stops, so that the sender feels it; frames that `may_drop` push out the oldest one that has not
+    begun instead, and so stay live.
 
     Args:
         work: makes an answer of a frame; errors are answers too, it does not raise.
         drop: makes the answer of a frame that has been pushed out.
         may_drop: whether a frame may push out older ones.
-        window: frames held and not answered.
+        window: frames held.
         running: how many of them run at once.
     """
 
@@ -84,28 +86,35 @@ class FrameStream(Generic[Frame, Answer]):
                 self._changed.notify_all()
 
     def _has_room(self, frame: Frame) -> bool:
-        if len(self._slots) < self._window:
-            return True
-        if not self._may_drop(frame) or len(self._slots) >= _UNREAD * self._window:
+        if len(self._slots) >= _UNREAD * self._window:
             return False
-        if sum(not slot.answer.done() for slot in self._slots) < self._window:
+        if sum(not slot.dropped for slot in self._slots) < self._window:
             return True
-        if self._waiting:
-            oldest = self._waiting.popleft()
-            oldest.answer.set_result(self._drop(oldest.frame))
-            return True
-        return False
+        if not self._may_drop(frame) or not self._waiting:
+            return False
+        oldest = self._waiting.popleft()
+        oldest.dropped = True
+        oldest.answer.set_result(self._drop(_taken(oldest)))
+        return True
 
     async def _run(self) -> None:
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: bool(self._waiting))
                 slot = self._waiting.popleft()
-            slot.answer.set_result(await self._work(slot.frame))
-            async with self._changed:
-                self._changed.notify_all()
+            try:
+                slot.answer.set_result(await self._work(_taken(slot)))
+            except Exception as error:  # a bug; it ends the stream rather than letting it hang
+                slot.answer.set_exception(error)
 
     async def _oldest(self) -> "_Slot[Frame, Answer] | None":
         async with self._changed:
             await self._changed.wait_for(lambda: bool(self._slots) or self._ended)
             return self._slots[0] if self._slots else None
+
+
+def _taken(slot: _Slot[Frame, Answer]) -> Frame:
+    """The frame of a slot, which lets go of it."""
+    frame, slot.frame = slot.frame, None
+    assert frame is not None
+    return frame

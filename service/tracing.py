@@ -3,6 +3,7 @@
 import os
 import time
 from functools import cache
+from importlib.util import find_spec
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
@@ -40,14 +41,23 @@ def stop_tracing() -> None:
         provider.shutdown()
 
 
+def check_tracing() -> None:
+    """Raises StartError where an endpoint is set and the exporter is not installed."""
+    if _is_wanted() and not find_spec("opentelemetry.exporter.otlp.proto.http"):
+        raise StartError(f"{_ENDPOINTS[1]} is set; traces need quietframe[otel]")
+
+
+def _is_wanted() -> bool:
+    return any(os.environ.get(variable) for variable in _ENDPOINTS)
+
+
 @cache
 def _provider() -> TracerProvider | None:
-    if not any(os.environ.get(variable) for variable in _ENDPOINTS):
+    if not _is_wanted():
         return None
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    except ModuleNotFoundError:
-        raise StartError(f"{_ENDPOINTS[1]} is set; traces need quietframe[otel]") from None
+    check_tracing()
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
     name = os.environ.get("OTEL_SERVICE_NAME", "quietframe")
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -16,12 +16,13 @@ from typing import Any
 import av
 import click
 import grpc
+import numpy as np
 import tritonclient.grpc
 import tritonclient.grpc.aio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service import oip
+from service import codec, oip
 from service.codec import Pixels
 from service.errors import ServiceError
 from service.pipeline import Order, Pipeline
@@ -55,10 +56,25 @@ def clean_here(pipeline: Pipeline, order: Order) -> Cleaner:
     return cleaned
 
 
-def clean_there(server: str, model: str, strength: float, token: str | None) -> Cleaner:
-    """Frames through the gRPC stream of the service at `host:port`, as raw pixels."""
+@dataclass(frozen=True)
+class Server:
+    """A service to clean frames on, by its gRPC.
+
+    `ca` is a PEM file of whom to trust for TLS, which is used if it is given or `tls` is true. A frame
+    larger than `max_bytes`, the service's limit, is sent as a JPEG of quality 98.
+    """
+
+    address: str
+    token: str | None
+    tls: bool
+    ca: Path | None
+    max_bytes: int
+
+
+def clean_there(server: Server, model: str, strength: float) -> Cleaner:
+    """Frames through the stream of a service; raw pixels where they fit into a message."""
     name, _, version = model.partition(":")
-    headers = {"authorization": f"Bearer {token}"} if token else None
+    headers = {"authorization": f"Bearer {server.token}"} if server.token else None
 
     async def cleaned(frames: AsyncIterator[Pixels]) -> AsyncIterator[Pixels | str]:
         places = asyncio.Semaphore(_WINDOW)
@@ -66,38 +82,53 @@ def clean_there(server: str, model: str, strength: float, token: str | None) -> 
         async def requests() -> AsyncIterator[dict[str, Any]]:
             async for frame in frames:
                 await places.acquire()
-                tensor = tritonclient.grpc.InferInput(oip.PIXELS, [1, *frame.shape], "UINT8")
-                tensor.set_data_from_numpy(frame[None])
+                tensor = _tensor(frame, server.max_bytes)
                 parameters = {"strength": strength}
                 yield {
                     "model_name": name,
                     "model_version": version,
                     "inputs": [tensor],
+                    "outputs": [tritonclient.grpc.InferRequestedOutput(oip.CLEAN_PIXELS)],
                     "parameters": parameters,
                 }
 
-        async with tritonclient.grpc.aio.InferenceServerClient(server) as client:
+        trust = str(server.ca) if server.ca else None
+        async with tritonclient.grpc.aio.InferenceServerClient(
+            server.address, ssl=server.tls or bool(trust), root_certificates=trust
+        ) as client:
             try:
                 async for result, error in client.stream_infer(requests(), headers=headers):
                     places.release()
                     yield error.message() if error else result.as_numpy(oip.CLEAN_PIXELS)[0]
             except grpc.aio.AioRpcError as error:
-                raise click.ClickException(f"{server}: {error.details()}") from None
+                raise ConnectionError(f"{server.address}: {error.details()}") from None
 
     return cleaned
 
 
-def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None) -> int:
+def _tensor(frame: Pixels, max_bytes: int) -> Any:
+    if frame.nbytes <= max_bytes:
+        tensor = tritonclient.grpc.InferInput(oip.PIXELS, [1, *frame.shape], "UINT8")
+        tensor.set_data_from_numpy(frame[None])
+    else:
+        file = codec.encode(codec.Picture(frame), "jpeg", 98)
+        tensor = tritonclient.grpc.InferInput(oip.FILE, [1], "BYTES")
+        tensor.set_data_from_numpy(np.array([file], np.object_))
+    return tensor
+
+
+def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None) -> bool:
     """Write `target` from the first video stream of `source`, its audio streams passed through.
 
-    A frame that fails stays as it was. Ctrl-C ends the video there, properly.
+    A frame that fails stays as it was. Where the source, the server or the user (Ctrl-C) ends it early,
+    the video ends there, properly.
 
     Args:
         source: anything libav opens: a file, a device, a camera's URL.
         frames: stop after so many.
 
     Returns:
-        The number of frames that failed.
+        Whether every frame came and was cleaned; the rest has been said.
 
     Raises:
         click.ClickException: the source cannot be read or the target not written.
@@ -128,8 +159,10 @@ def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None)
         raise click.ClickException(f"{source} to {target}: {error}") from None
     for reason, count in video.failures.items():
         console.print(f"{count} frames left as they were: {reason}", markup=False)
+    if video.broken_off:
+        console.print(f"ends early: {video.broken_off}", markup=False)
     console.print(f"{video.written} frames")
-    return sum(video.failures.values())
+    return not video.failures and not video.broken_off
 
 
 @contextmanager
@@ -152,6 +185,7 @@ class _Video:
     limit: int | None
     written: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    broken_off: str = ""
 
     def __post_init__(self) -> None:
         if not self.input.streams.video:
@@ -177,9 +211,14 @@ class _Video:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(NotImplementedError, RuntimeError):  # elsewhere than in a main thread
             loop.add_signal_handler(signal.SIGINT, self._stop)
-        async for outcome in cleaner(self._frames()):
-            await self._in_thread(partial(self._write, outcome))
-            tell()
+        try:
+            async for outcome in cleaner(self._frames()):
+                await self._in_thread(partial(self._write, outcome))
+                tell()
+        except ConnectionError as error:
+            if not self.written:
+                raise
+            self.broken_off = str(error)
         await self._in_thread(lambda: self.output.mux(self._video_out.encode(None)))
 
     @property
@@ -192,18 +231,30 @@ class _Video:
         self._stopped = True
 
     async def _frames(self) -> AsyncIterator[Pixels]:
-        packets = self.input.demux(self._video_in, *self.input.streams.audio)
         taken = 0
-        while not self._stopped and (packet := await self._in_thread(lambda: next(packets, None))):
-            if packet.stream.index in self._audio:
-                await self._in_thread(partial(self._pass_on, packet))
-                continue
-            for frame in await self._in_thread(packet.decode):
-                if taken == self.limit:
+        async for frame in self._decoded():
+            if taken == self.limit:
+                return
+            taken += 1
+            self._pending.append(frame)
+            yield await self._in_thread(partial(self._pixels, frame))
+
+    async def _decoded(self) -> AsyncIterator[Any]:
+        packets = self.input.demux(self._video_in, *self.input.streams.audio)
+        while not self._stopped:
+            try:
+                packet = await self._in_thread(lambda: next(packets, None))
+                if packet is None:
                     return
-                taken += 1
-                self._pending.append(frame)
-                yield await self._in_thread(partial(self._pixels, frame))
+                if packet.stream.index in self._audio:
+                    await self._in_thread(partial(self._pass_on, packet))
+                    continue
+                frames = await self._in_thread(packet.decode)
+            except av.FFmpegError as error:
+                self.broken_off = str(error)
+                return
+            for frame in frames:
+                yield frame
 
     def _pixels(self, frame: Any) -> Pixels:
         """RGB, also where a camera changes its size on the way."""

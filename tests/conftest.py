@@ -74,7 +74,9 @@ class Server:
 
 
 @contextmanager
-def running_server(folder: Path = ROOT, output: Path | None = None, **settings: str) -> Iterator[Server]:
+def running_server(
+    folder: Path | None = None, output: Path | None = None, **settings: str
+) -> Iterator[Server]:
     """`quietframe serve` in a process of its own on free ports, stopped by SIGTERM.
 
     `settings` are QUIETFRAME_* variables; standard output goes to the file `output`, if given.
@@ -86,7 +88,7 @@ def running_server(folder: Path = ROOT, output: Path | None = None, **settings: 
     command = [sys.executable, "-m", "service.cli", "serve", *ports]
     with (
         output.open("wb") if output else contextlib.nullcontext() as log,
-        subprocess.Popen(command, env=environment, cwd=folder, stdout=log) as process,
+        subprocess.Popen(command, env=environment, cwd=folder or ROOT, stdout=log) as process,
     ):
         try:
             wait_until_ready(port, process, tls="TLS_CERT" in settings)

@@ -155,6 +155,8 @@ def test_the_error_table(client: httpx.Client, noisy: Pixels) -> None:
     assert_problem(post("/v1/denoise", files={"photo": small}), 422, "bad-parameter")
     assert_problem(post("/v1/denoise", data={"image": "text"}), 422, "bad-image")
     assert_problem(post("/v1/denoise", files={"image": small}, data={"strength": "1"}), 422, "bad-parameter")
+    odd_charset = {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}
+    assert_problem(post("/v1/denoise", content=b"--x\r\n", headers=odd_charset), 422, "bad-parameter")
     broken_form = {"Content-Type": "multipart/form-data; boundary=x"}
     assert_problem(post("/v1/denoise", content=b"--y", headers=broken_form), 422, "bad-parameter")
     assert_problem(post("/v1/denoise", content=bytes(21 * 2**20)), 413, "body-too-large")

@@ -100,13 +100,14 @@ def test_cancelled_grpc_work_never_runs(photo: Pixels) -> None:
             tensor.set_data_from_numpy(frames)
             client.infer("frames-balanced", [tensor], client_timeout=timeout)
 
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            holding = pool.submit(infer, slow)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            holding = [pool.submit(infer, slow) for _ in range(2)]
             time.sleep(0.4)
             with pytest.raises(tritonclient.utils.InferenceServerException, match="Deadline"):
                 infer(photo[None], 0.2)
-            holding.result()
-        assert sampled(server, "quietframe_batch_size_sum") == 1
+            for each in holding:
+                each.result()
+        assert sampled(server, "quietframe_batch_size_sum") == 2
 
 
 def test_stalled_senders_keep_nobody_out(frame: bytes) -> None:
@@ -121,8 +122,28 @@ def test_stalled_senders_keep_nobody_out(frame: bytes) -> None:
             assert post(server, frame).status_code == 200
 
 
+def test_who_does_not_read_is_cut_off_and_costs_little(photo: Pixels) -> None:
+    """A client that asks for a large answer and takes none does not keep it in memory for ever."""
+    slow = file_of(Image.fromarray(np.tile(photo, (6, 4, 1))), "jpeg")
+    head = f"POST /v1/denoise?format=bmp HTTP/1.1\r\nHost: x\r\nContent-Length: {len(slow)}\r\n\r\n"
+    with running_server(TIMEOUT_S="5") as server, socket.socket() as mute:
+        mute.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        mute.connect(("127.0.0.1", server.port))
+        mute.sendall(head.encode() + slow)
+        wait_for(lambda: sampled(server, 'quietframe_requests_total{model="frames-balanced') == 1)
+        time.sleep(6)
+        mute.settimeout(10)
+        received = 0
+        while chunk := mute.recv(2**20):
+            received += len(chunk)
+    assert 100_000 < received < 6_000_000  # of 9.7 MB: what the kernel had taken
+
+
 def test_the_bytes_of_bodies_are_bounded(frame: bytes) -> None:
-    with running_server(MAX_BUFFERED_BYTES="2000000") as server, contextlib.ExitStack() as stack:
+    with (
+        running_server(MAX_BUFFERED_BYTES="2000000", MAX_BODY_BYTES="1500000") as server,
+        contextlib.ExitStack() as stack,
+    ):
         for _ in range(2):
             sender = socket.create_connection(("127.0.0.1", server.port))
             stack.callback(sender.close)
@@ -208,6 +229,9 @@ def test_models_are_changed_while_serving(tmp_path: Path, frame: bytes, shipped:
         control = f"{server.url}/v2/repository/models/frames-balanced"
         assert httpx.post(f"{control}/load", timeout=60).status_code in (200, 503)
         assert post(server, frame).status_code == 200
+        (tmp_path / "frames-balanced" / "3" / "card.json").write_text("{}")
+        card = httpx.get(f"{server.url}/v1/models/frames-balanced").json()
+        assert card["version"] == 2
         assert httpx.post(f"{control}/unload").status_code == 200
         assert post(server, frame).status_code == 404
 
