@@ -8,6 +8,7 @@ from types import FrameType
 from service.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
+_LINGER_S = 0.2  # who got the last answer may come again, and should hear no rather than nothing
 
 
 class Drain:
@@ -37,6 +38,7 @@ class Drain:
             async with asyncio.timeout(settings.grace_s):
                 await asyncio.sleep(settings.drain_delay_s)
                 await admission.wait_until_empty()
+                await asyncio.sleep(_LINGER_S)
         except TimeoutError:
             log.warning("the grace of %g s is over; accepted work is lost", settings.grace_s)
         if callable(self._server_handler):
