@@ -3,7 +3,7 @@
 from typing import Any
 
 from model_store import InvalidNameError, ModelCard, ModelNotFoundError, StoreError, parse_reference
-from service import oip
+from service import oip_models
 from service.errors import ModelBrokenError, NotSupportedError, ServiceError, StartError, UnknownModelError
 from service.pipeline import Pipeline
 
@@ -11,7 +11,7 @@ from service.pipeline import Pipeline
 async def is_ready(pipeline: Pipeline, name: str, version: str) -> bool:
     """Whether an infer of this model would be taken; nothing is loaded for it."""
     try:
-        await card_of(pipeline, oip.reference_of(name, version))
+        await card_of(pipeline, oip_models.reference_of(name, version))
     except ServiceError:
         return False
     return pipeline.admission.open
@@ -40,17 +40,17 @@ async def describe(pipeline: Pipeline, name: str, version: str) -> tuple[ModelCa
     Raises:
         UnknownModelError, ModelBrokenError: there is none, or its card is broken.
     """
-    card = await card_of(pipeline, oip.reference_of(name, version))
+    card = await card_of(pipeline, oip_models.reference_of(name, version))
     return card, await pipeline.with_headers(lambda: pipeline.store.versions(name))
 
 
 async def statistics(pipeline: Pipeline, name: str, version: str) -> Any:
     """Of one model, or of all that are loaded where `name` is empty."""
     if name:
-        cards = [await card_of(pipeline, oip.reference_of(name, version))]
+        cards = [await card_of(pipeline, oip_models.reference_of(name, version))]
     else:
         cards = [engine.card for engine in pipeline.engines.loaded()]
-    return await pipeline.with_headers(lambda: oip.model_statistics(cards))
+    return await pipeline.with_headers(lambda: oip_models.model_statistics(cards))
 
 
 async def load(pipeline: Pipeline, name: str) -> None:

@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha import reflection
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from service import control, oip
+from service import control, oip, oip_models
 from service.auth import Tokens
 from service.errors import QueueFullError, ServiceError
 from service.grpc_call import FRAMING, Calls, Context, abort, headers_of, refusal
@@ -85,18 +85,20 @@ class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
         return pb.ModelReadyResponse(ready=ready)
 
     async def ServerMetadata(self, request: Any, context: Context) -> Any:  # noqa: N802
-        return oip.server_metadata()
+        return oip_models.server_metadata()
 
     async def ModelMetadata(self, request: Any, context: Context) -> Any:  # noqa: N802
         async def answer() -> Any:
-            return oip.model_metadata(*await control.describe(self._pipeline, request.name, request.version))
+            return oip_models.model_metadata(
+                *await control.describe(self._pipeline, request.name, request.version)
+            )
 
         return await self._calls.answered("ModelMetadata", answer(), context)
 
     async def ModelConfig(self, request: Any, context: Context) -> Any:  # noqa: N802
         async def answer() -> Any:
             card, _ = await control.describe(self._pipeline, request.name, request.version)
-            return pb.ModelConfigResponse(config=oip.model_config(card))
+            return pb.ModelConfigResponse(config=oip_models.model_config(card))
 
         return await self._calls.answered("ModelConfig", answer(), context)
 
@@ -105,7 +107,7 @@ class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
         return await self._calls.answered("ModelStatistics", work, context)
 
     async def RepositoryIndex(self, request: Any, context: Context) -> Any:  # noqa: N802
-        work = self._pipeline.with_headers(lambda: oip.repository_index(self._pipeline, request.ready))
+        work = self._pipeline.with_headers(lambda: oip_models.repository_index(self._pipeline, request.ready))
         return await self._calls.answered("RepositoryIndex", work, context)
 
     async def RepositoryModelLoad(self, request: Any, context: Context) -> Any:  # noqa: N802

@@ -16,7 +16,7 @@ import numpy as np
 import tritonclient.grpc
 from PIL import Image
 
-from service import codec, oip
+from service import codec, oip_models
 from service.codec import Limits
 from service.engine import Engine
 from service.settings import Settings
@@ -113,7 +113,7 @@ def _http(target: Target, data: bytes, _caller: int) -> Iterator[Call]:
 
 @contextmanager
 def _grpc(target: Target, data: bytes, _caller: int) -> Iterator[Call]:
-    tensor = tritonclient.grpc.InferInput(oip.FILE, [1], "BYTES")
+    tensor = tritonclient.grpc.InferInput(oip_models.FILE, [1], "BYTES")
     tensor.set_data_from_numpy(np.array([data], np.object_))
     address = f"127.0.0.1:{target.grpc_port}"
     with tritonclient.grpc.InferenceServerClient(address) as client:

@@ -22,7 +22,7 @@ import tritonclient.grpc.aio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service import codec, oip
+from service import codec, oip_models
 from service.codec import Pixels
 from service.errors import ServiceError
 from service.pipeline import Order, Pipeline
@@ -88,7 +88,7 @@ def clean_there(server: Server, model: str, strength: float) -> Cleaner:
                     "model_name": name,
                     "model_version": version,
                     "inputs": [tensor],
-                    "outputs": [tritonclient.grpc.InferRequestedOutput(oip.CLEAN_PIXELS)],
+                    "outputs": [tritonclient.grpc.InferRequestedOutput(oip_models.CLEAN_PIXELS)],
                     "parameters": parameters,
                 }
 
@@ -99,7 +99,7 @@ def clean_there(server: Server, model: str, strength: float) -> Cleaner:
             try:
                 async for result, error in client.stream_infer(requests(), headers=headers):
                     places.release()
-                    yield error.message() if error else result.as_numpy(oip.CLEAN_PIXELS)[0]
+                    yield error.message() if error else result.as_numpy(oip_models.CLEAN_PIXELS)[0]
             except grpc.aio.AioRpcError as error:
                 raise ConnectionError(f"{server.address}: {error.details()}") from None
 
@@ -108,11 +108,11 @@ def clean_there(server: Server, model: str, strength: float) -> Cleaner:
 
 def _tensor(frame: Pixels, max_bytes: int) -> Any:
     if frame.nbytes <= max_bytes:
-        tensor = tritonclient.grpc.InferInput(oip.PIXELS, [1, *frame.shape], "UINT8")
+        tensor = tritonclient.grpc.InferInput(oip_models.PIXELS, [1, *frame.shape], "UINT8")
         tensor.set_data_from_numpy(frame[None])
     else:
         file = codec.encode(codec.Picture(frame), "jpeg", 98)
-        tensor = tritonclient.grpc.InferInput(oip.FILE, [1], "BYTES")
+        tensor = tritonclient.grpc.InferInput(oip_models.FILE, [1], "BYTES")
         tensor.set_data_from_numpy(np.array([file], np.object_))
     return tensor
 
