@@ -35,10 +35,11 @@ async def every_path(scope: Scope, receive: Receive, send: Send) -> None:
 @bentoml.service(
     name="quietframe",
     workers=settings.workers,
-    # Body, work and answer have deadlines of their own; this one would answer in BentoML's words.
-    traffic={"timeout": 3 * settings.timeout_s + 30},
     # BentoML labels its series with the raw path, so a scanner could fill the memory; see metrics.py.
     metrics={"enabled": False},
+    # Body and work have deadlines of their own, and this one cannot be switched off. No longer than it must
+    # be: BentoML keeps about 14 kB of every request, answered or not, until it is over.
+    traffic={"timeout": 2 * settings.timeout_s + 5},
     logging={"access": {"enabled": False}},  # see edge.py
 )
 @bentoml.asgi_app(every_path, path="/")

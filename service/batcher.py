@@ -1,6 +1,9 @@
 """One queue in front of the engines: oldest first, one shape at a time, an outcome for each item."""
 
 import asyncio
+import contextlib
+import os
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +16,7 @@ from service import metrics
 from service.engine import Engine, Pixels
 
 _SMOOTHING = 0.1
+_BEHIND_THE_LOOP = 5  # of 19
 _TELLING_PIXELS = 65_536  # smaller batches say more about the cost of a run than about that of a pixel
 
 
@@ -68,7 +72,7 @@ class Batcher:
         self._closed = False
         self.pixels_per_s = 0.0  # smoothed; 0 until something large enough has run
         self._alarm: asyncio.TimerHandle | None = None
-        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=step_back)
 
     async def run(self, engine: Engine, image: Pixels, strength: float) -> Ran:
         """Run one uint8 `[H, W, C]`; cancelled before its turn, it never runs.
@@ -148,6 +152,12 @@ class Batcher:
         if pixels >= _TELLING_PIXELS and isinstance(first, Ran) and isinstance(last, Ran):
             seen = busy * pixels / (last.ended - first.started)
             self.pixels_per_s += (seen - self.pixels_per_s) * (_SMOOTHING if self.pixels_per_s else 1)
+
+
+def step_back() -> None:
+    """Let the event loop go before this thread, so that refusals and health do not wait for computing."""
+    with contextlib.suppress(AttributeError, OSError):  # threads have priorities of their own on Linux only
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BEHIND_THE_LOOP)
 
 
 def _run_each(batch: Sequence[_Item], lane: int | None) -> list[Ran | Exception]:

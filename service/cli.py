@@ -65,11 +65,13 @@ def serve(**options: Any) -> None:
     place = ["--working-dir", str(Path(__file__).parent.parent)]
     address = ["--host", settings.host, "--port", str(settings.port)]
     grace = ["--timeout-graceful-shutdown", "1"]  # what needs more has had it: see drain.py
+    # Longer than load balancers keep an idle connection, 60 s as a rule: who closes first cuts requests off.
+    patience = ["--timeout-keep-alive", "75"]
     tls = ["--ssl-certfile", str(settings.tls_cert), "--ssl-keyfile", str(settings.tls_key)]
     sys.stdout.flush()
     os.execve(
         sys.executable,
-        [*command, *place, *address, *grace, *(tls if settings.tls_cert else [])],
+        [*command, *place, *address, *grace, *patience, *(tls if settings.tls_cert else [])],
         environment,
     )
 

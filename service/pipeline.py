@@ -17,7 +17,7 @@ import numpy as np
 from model_store import InvalidNameError, ModelCard, ModelNotFoundError, ModelStore, StoreError
 from service import codec, metrics, tiling
 from service.admission import Admission, Place
-from service.batcher import Batcher, Ran
+from service.batcher import Batcher, Ran, step_back
 from service.codec import Picture, Pixels
 from service.engine import Engine
 from service.engines import Engines
@@ -91,7 +91,7 @@ class Pipeline:
             settings.max_queue_wait_s,
         )
         self._batcher = Batcher(settings.max_batch_pixels, lanes, settings.max_queue_delay_ms / 1000)
-        self._codecs = ThreadPoolExecutor(threads, thread_name_prefix="codec")
+        self._codecs = ThreadPoolExecutor(threads, thread_name_prefix="codec", initializer=step_back)
         # Of their own, so that a refusal does not wait behind large images, nor they behind a model.
         self._headers = ThreadPoolExecutor(2, thread_name_prefix="header")
         self._models = ThreadPoolExecutor(1, thread_name_prefix="model")

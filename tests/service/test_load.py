@@ -128,15 +128,17 @@ def test_goodput_and_liveness_at_three_times_the_capacity(crowded: Server, frame
     seconds = 60 if soak else 6
     peak = closed_loop(crowded, frame, 4, seconds / 3)
     rate = 3 * peak.count(200) / (seconds / 3)
-    closed_loop(crowded, frame, 24, 4)  # fill what a full house fills, once
+    open_loop(crowded, frame, rate, seconds / 4)  # fill what a full house fills, once
     before = memory_mib(crowded)
     alive = Seen()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         stop = threading.Event()
         watching = pool.submit(watch_liveness, crowded, alive, stop)
-        seen = open_loop(crowded, frame, rate, seconds)
-        after = memory_mib(crowded)
-        stop.set()
+        try:
+            seen = open_loop(crowded, frame, rate, seconds)
+            after = memory_mib(crowded)
+        finally:
+            stop.set()
         watching.result()
     print(f"peak {rate / 3:.1f}/s, offered {rate:.1f}/s: {seen.count(200)} x 200, {seen.count(429)} x 429")
     print(f"429 p99 {1000 * seen.percentile(429, 99):.0f} ms")
