@@ -3,6 +3,7 @@ import onnx
 import onnx.reference
 import pytest
 import torch
+from torch import nn
 
 from training.fit import build_network
 from training.muon import hold_kernels_as_kernels, hold_kernels_as_matrices, muon_and_adamw
@@ -60,12 +61,20 @@ def test_kernels_as_matrices_compute_the_same_and_come_back(network: ResidualUNe
     before, names = network(image), set(network.state_dict())
     hold_kernels_as_matrices(network)
     assert torch.equal(network(image), before)
-    muon, adamw = muon_and_adamw(network, 1e-3)
+    (alone,) = muon_and_adamw(network, 1e-3)
+    assert len(alone.param_groups[0]["params"]) == len(list(network.parameters()))
+    biased = nn.Sequential(network, nn.Linear(3, 3))
+    muon, adamw = muon_and_adamw(biased, 1e-3)
     held = [weight for group in muon.param_groups for weight in group["params"]]
     rest = [weight for group in adamw.param_groups for weight in group["params"]]
     assert all(weight.ndim == 2 for weight in held)
-    assert all(weight.ndim == 1 for weight in rest)
-    assert len(held) + len(rest) == len(list(network.parameters()))
+    assert [weight.ndim for weight in rest] == [1]
+    assert len(held) + len(rest) == len(list(biased.parameters()))
     hold_kernels_as_kernels(network)
     assert torch.equal(network(image), before)
     assert set(network.state_dict()) == names
+
+
+def test_twice_the_image_gives_twice_the_noise(network: ResidualUNet) -> None:
+    image = torch.rand(1, 3, 32, 32)
+    assert torch.allclose(network(2 * image), 2 * network(image), rtol=1e-4, atol=1e-5)

@@ -18,7 +18,7 @@ def test_every_recipe_that_ships_is_valid() -> None:
     [
         (("batch = 8", "bach = 8"), "fit.bach: unknown key"),
         (("batch = 8", "batch = 0"), "fit.batch: Input should be greater than 0 (got 0)"),
-        (('loss = "relative-mse"', 'loss = "hinge"'), "'mse', 'charbonnier', 'relative-mse' or 'psnr'"),
+        (('loss = "psnr"', 'loss = "hinge"'), "'mse', 'charbonnier', 'relative-mse' or 'psnr'"),
         (('kind = "poisson"', 'kind = "fog"'), "'gaussian'"),
         (("sigma = [0, 55]", "sigma = [55, 0]"), "a range goes from low to high"),
         (("patch = 96", "patch = 90"), "data.patch must be a multiple of 8"),
