@@ -61,7 +61,8 @@ class Admission:
 
     async def wait_until_empty(self) -> None:
         """Returns when no request holds a place and no answer is on its way."""
-        await self._empty.wait()
+        while self._requests or self._sending:  # an answer may begin between the waking and its turn
+            await self._empty.wait()
 
     @contextmanager
     def body(self) -> Iterator[Buffer]:

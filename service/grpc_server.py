@@ -67,27 +67,27 @@ def _listen(server: grpc.aio.Server, address: str, settings: Settings) -> None:
         server.add_insecure_port(address)
 
 
-class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):
     """inference.GRPCInferenceService; what is not here answers UNIMPLEMENTED."""
 
     def __init__(self, pipeline: Pipeline, recorder: Recorder) -> None:
         self._pipeline = pipeline
         self._calls = Calls(pipeline, recorder)
 
-    async def ServerLive(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def ServerLive(self, request: Any, context: Context) -> Any:
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def ServerReady(self, request: Any, context: Context) -> Any:
         return pb.ServerReadyResponse(ready=self._pipeline.admission.open)
 
-    async def ModelReady(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def ModelReady(self, request: Any, context: Context) -> Any:
         ready = await control.is_ready(self._pipeline, request.name, request.version)
         return pb.ModelReadyResponse(ready=ready)
 
-    async def ServerMetadata(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def ServerMetadata(self, request: Any, context: Context) -> Any:
         return oip_models.server_metadata()
 
-    async def ModelMetadata(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def ModelMetadata(self, request: Any, context: Context) -> Any:
         async def answer() -> Any:
             return oip_models.model_metadata(
                 *await control.describe(self._pipeline, request.name, request.version)
@@ -95,32 +95,32 @@ class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
 
         return await self._calls.answered("ModelMetadata", answer(), context)
 
-    async def ModelConfig(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def ModelConfig(self, request: Any, context: Context) -> Any:
         async def answer() -> Any:
             card, _ = await control.describe(self._pipeline, request.name, request.version)
             return pb.ModelConfigResponse(config=oip_models.model_config(card))
 
         return await self._calls.answered("ModelConfig", answer(), context)
 
-    async def ModelStatistics(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def ModelStatistics(self, request: Any, context: Context) -> Any:
         work = control.statistics(self._pipeline, request.name, request.version)
         return await self._calls.answered("ModelStatistics", work, context)
 
-    async def RepositoryIndex(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def RepositoryIndex(self, request: Any, context: Context) -> Any:
         work = self._pipeline.with_headers(lambda: oip_models.repository_index(self._pipeline, request.ready))
         return await self._calls.answered("RepositoryIndex", work, context)
 
-    async def RepositoryModelLoad(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def RepositoryModelLoad(self, request: Any, context: Context) -> Any:
         work = control.load(self._pipeline, request.model_name)
         await self._calls.answered("RepositoryModelLoad", work, context)
         return pb.RepositoryModelLoadResponse()
 
-    async def RepositoryModelUnload(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def RepositoryModelUnload(self, request: Any, context: Context) -> Any:
         work = control.unload(self._pipeline, request.model_name)
         await self._calls.answered("RepositoryModelUnload", work, context)
         return pb.RepositoryModelUnloadResponse()
 
-    async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def ModelInfer(self, request: Any, context: Context) -> Any:
         try:
             response = await self._calls.infer(request, context)
         except ServiceError as error:
@@ -128,7 +128,7 @@ class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
         self._calls.hold_until_sent(response.ByteSize(), context)
         return response
 
-    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:  # noqa: N802
+    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         """One answer for each frame, in order; an error is the answer to its frame and ends nothing."""
         admission = self._pipeline.admission
         with admission.stream() as waiting:
@@ -158,19 +158,19 @@ class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
                     yield answer
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+class Health(health_pb2_grpc.HealthServicer):
     """grpc.health.v1: `` and the inference service are SERVING while the models are warm."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._watchers = 0
 
-    async def Check(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def Check(self, request: Any, context: Context) -> Any:
         if request.service not in ("", SERVICE):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no such service; there is {SERVICE}")
         return self._state()
 
-    async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: N802
+    async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
         if self._watchers >= _MOST_WATCHERS:
             await abort(context, QueueFullError(f"{_MOST_WATCHERS} watch already; use Check"))
         known = request.service in ("", SERVICE)
@@ -191,7 +191,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         return health_pb2.HealthCheckResponse(status="SERVING" if serving else "NOT_SERVING")
 
 
-class _Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class _Guard(grpc.aio.ServerInterceptor):
     """Asks for a token before anything else, except from those who ask for health."""
 
     def __init__(self, tokens: Tokens, recorder: Recorder) -> None:

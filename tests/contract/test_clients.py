@@ -275,6 +275,28 @@ def test_a_stream_answers_in_order_and_survives_a_bad_frame(
         client.stop_stream()
 
 
+def test_a_live_stream_drops_what_is_too_old(server: Server, photo: Pixels) -> None:
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    frame = np.tile(photo, (2, 2, 1))[None]
+    with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        for number in range(20):
+            client.async_stream_infer(
+                MODEL,
+                [raw_input(tritonclient.grpc, frame)],
+                request_id=str(number),
+                parameters={"drop_oldest": True},
+            )
+        seen = [answers.get(timeout=60) for _ in range(20)]
+        client.stop_stream()
+    clean = [int(result.get_response().id) for result, error in seen if error is None]
+    dropped = [error.message() for _, error in seen if error is not None]
+    assert clean == sorted(clean)
+    assert clean[-1] == 19
+    assert dropped
+    assert all("newer frame" in message for message in dropped)
+
+
 def test_health_and_reflection(server: Server) -> None:
     with grpc.insecure_channel(server.grpc) as channel:
         health = health_pb2_grpc.HealthStub(channel)

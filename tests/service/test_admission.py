@@ -54,6 +54,19 @@ def test_the_wait_for_others_counts_and_ones_own_images_do_not(house: Admission)
             pass
 
 
+def test_a_drain_is_not_over_between_a_request_and_its_answer(house: Admission) -> None:
+    async def main() -> None:
+        with house.request():
+            empty = asyncio.create_task(house.wait_until_empty())
+            await asyncio.sleep(0.01)
+        with house.answer(1):  # in the same step of the loop
+            await asyncio.sleep(0.01)
+            assert not empty.done()
+        await empty
+
+    asyncio.run(main())
+
+
 def test_a_drain_waits_for_places_and_answers(house: Admission) -> None:
     async def main() -> None:
         waiting = asyncio.create_task(house.wait_until_empty())
