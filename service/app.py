@@ -4,6 +4,7 @@ import asyncio
 
 import bentoml
 import grpc
+from bentoml._internal.server.http import traffic
 from starlette.types import Receive, Scope, Send
 
 from service.drain import Drain
@@ -15,6 +16,20 @@ from service.record import Recorder
 from service.refresh import refresh_for_ever
 from service.settings import load_settings
 from service.tracing import stop_tracing
+
+
+class NoTimer(traffic.TimeoutMiddleware):
+    """Stands in for BentoML's request timer, which can neither be switched off nor is ever cancelled.
+
+    It keeps some 10 kB of every request, answered or not, until it runs out: under overload that was
+    50 MB a minute. Body, work and answer have deadlines of their own: body.py, admission.py, answer.py.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+traffic.TimeoutMiddleware = NoTimer  # type: ignore[misc]
 
 settings = load_settings()
 http_app = build_app(settings)
@@ -37,10 +52,9 @@ async def every_path(scope: Scope, receive: Receive, send: Send) -> None:
     workers=settings.workers,
     # BentoML labels its series with the raw path, so a scanner could fill the memory; see metrics.py.
     metrics={"enabled": False},
-    # Body and work have deadlines of their own, and this one cannot be switched off. No longer than it must
-    # be: BentoML keeps about 14 kB of every request, answered or not, until it is over.
-    traffic={"timeout": 2 * settings.timeout_s + 5},
     logging={"access": {"enabled": False}},  # see edge.py
+    # Traces are tracing.py's. BentoML's own would make a span of every request, which its timer then holds.
+    tracing={"excluded_urls": [".*"]},
 )
 @bentoml.asgi_app(every_path, path="/")
 class Quietframe:

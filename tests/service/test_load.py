@@ -207,6 +207,16 @@ def test_mixed_shapes_do_not_fill_the_memory(crowded: Server, photo: Pixels, soa
     assert grown <= 100
 
 
+def test_an_answered_request_leaves_nothing_behind(crowded: Server) -> None:
+    memory = []
+    with Clients(crowded) as connections:
+        for _ in range(2):
+            for _ in range(700):
+                connections.call("GET", "/v1/models", None, Seen())
+            memory.append(memory_mib(crowded))
+    assert memory[1] - memory[0] < 3  # under 5 kB for each; BentoML's timer held 14
+
+
 def test_stalled_senders_do_not_slow_the_others(crowded: Server, frame: bytes, soak: bool) -> None:
     seconds = 20 if soak else 2
     before = closed_loop(crowded, frame, 2, seconds)
