@@ -7,12 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from swagger_ui_bundle import swagger_ui_path
 
 from model_store import ModelCard
 from service import codec, control, http_v2, metrics
@@ -50,7 +48,10 @@ class Models(BaseModel):
 
 def build_app(settings: Settings) -> FastAPI:
     """The application; `app.state.pipeline` is set by whoever starts it."""
-    app = FastAPI(title="quietframe", description=DESCRIPTION, docs_url=None, redoc_url=None)
+    # /docs comes from a package, because a camera network has no way to a CDN.
+    app = FastAPIOffline(
+        title="quietframe", description=DESCRIPTION, redoc_url=None, static_url="/docs/static"
+    )
     app.state.pipeline = None
     app.state.tokens = Tokens(settings.tokens)
     guarded: Any = [Depends(authorized)]
@@ -73,9 +74,7 @@ def build_app(settings: Settings) -> FastAPI:
     app.include_router(http_v2.health)
     app.include_router(http_v2.router, dependencies=guarded)
     app.add_api_route("/metrics", expose_metrics, include_in_schema=False, dependencies=guarded)
-    app.add_api_route("/docs", docs, include_in_schema=False)
     app.add_api_route("/", index, include_in_schema=False)
-    app.mount("/docs/static", StaticFiles(directory=swagger_ui_path))
     app.add_exception_handler(ServiceError, _answer_service_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -125,17 +124,6 @@ async def show_model(request: Request, name: str) -> ModelCard:
 
 async def expose_metrics() -> Response:
     return Response(await asyncio.to_thread(metrics.exposition), media_type="text/plain; version=0.0.4")
-
-
-async def docs() -> HTMLResponse:
-    """Swagger UI from a package, because a camera network has no way to a CDN."""
-    return get_swagger_ui_html(
-        openapi_url="/openapi.json",
-        title="quietframe",
-        swagger_js_url="/docs/static/swagger-ui-bundle.js",
-        swagger_css_url="/docs/static/swagger-ui.css",
-        swagger_favicon_url="/docs/static/favicon-32x32.png",
-    )
 
 
 async def index() -> RedirectResponse:
