@@ -1,14 +1,16 @@
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from training.corruption import (
     AnyCorruption,
+    Clip,
     Corruption,
     Gaussian,
     Jpeg,
@@ -18,16 +20,20 @@ from training.corruption import (
     Poisson,
     SaltAndPepper,
     Sequence,
+    Speckle,
     linear_to_srgb,
     srgb_to_linear,
     to_uint8,
 )
+from training.errors import DataError
 
 GREY = np.full((200, 200, 3), 0.5, np.float32)
 EVERY: list[Corruption] = [
     Gaussian(sigma=(0, 50)),
     SaltAndPepper(amount=(0.1, 0.3)),
+    Speckle(deviation=(0.1, 0.3)),
     Masking(amount=(0.1, 0.3)),
+    Masking(amount=(0.1, 0.3), unit="element", block=(2, 9)),
     Poisson(peak=(10, 100)),
     LowLight(photons=(50, 100)),
     Jpeg(quality=(10, 90)),
@@ -53,6 +59,36 @@ def test_same_seed_same_image_other_seed_other_image(corruption: Corruption) -> 
     assert not np.array_equal(drawn(corruption, ramp, 1), drawn(corruption, ramp, 2))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("corruption", EVERY, ids=lambda each: str(each.kind))
+def test_a_batch_draws_noise_and_levels_for_each_image(corruption: Corruption, channels: int) -> None:
+    ramp = np.linspace(0.2, 0.8, 48 * 40, dtype=np.float32).reshape(48, 40, 1).repeat(channels, 2)
+    noisy = corruption.apply_batch(np.stack([ramp] * 6), np.random.default_rng(0))
+    assert noisy.shape == (6, *ramp.shape)
+    assert noisy.dtype == np.float32
+    assert len(np.unique(noisy.reshape(6, -1), axis=0)) == 6
+    alone = [corruption.apply_batch(ramp[None], np.random.default_rng(seed))[0] for seed in range(3)]
+    assert all(np.array_equal(each, drawn(corruption, ramp, seed)) for seed, each in enumerate(alone))
+    assert len(corruption.apply_batch(np.empty((0, *ramp.shape), np.float32), np.random.default_rng(0))) == 0
+
+
+def test_the_levels_of_a_batch_fill_their_range() -> None:
+    grey = np.full((400, 20, 20, 1), 0.5, np.float32)
+    rng = np.random.default_rng(0)
+    cases: list[tuple[Corruption, Callable[[Any], Any]]] = [
+        (Gaussian(sigma=(10, 50)), lambda x: (x - 0.5).std((1, 2, 3)) * 255 / 50),
+        (Speckle(deviation=(0.1, 0.5)), lambda x: (x / 0.5).std((1, 2, 3)) / 0.5),
+        (SaltAndPepper(amount=(0.2, 1)), lambda x: (x != 0.5).mean((1, 2, 3))),
+        (Masking(amount=(0.2, 1), block=(1, 2)), lambda x: (x == 0).mean((1, 2, 3))),
+        (Poisson(peak=(40, 1000)), lambda x: (0.5 / x.var((1, 2, 3)) / 1000) ** (1 / 2)),
+    ]
+    for corruption, level in cases:
+        low, middle, high = np.quantile(level(corruption.apply_batch(grey, rng)), (0.02, 0.5, 0.98))
+        assert abs(low - 0.2) < 0.1
+        assert low + 0.15 < middle < high - 0.15
+        assert abs(high - 1) < 0.15
+
+
 @given(st.floats(1, 100))
 def test_gaussian_has_the_deviation_it_is_given(sigma: float) -> None:
     noise = (drawn(Gaussian(sigma=(sigma, sigma))) - GREY) * 255
@@ -71,6 +107,41 @@ def test_masking_and_salt_and_pepper_hit_whole_pixels_at_their_rate(amount: floa
     assert abs((speckled[..., 0] == 0).mean() - amount / 2) < 0.02
 
 
+@pytest.mark.parametrize("block", [1, 7])
+def test_masks_are_squares_and_channels_fall_together_or_apart(block: int) -> None:
+    units: tuple[Literal["pixel", "element"], ...] = ("pixel", "element")
+    masks = {unit: drawn(Masking(amount=(0.3, 0.3), unit=unit, block=(block, block))) == 0 for unit in units}
+    assert (masks["pixel"] == masks["pixel"][..., :1]).all()
+    assert abs(np.corrcoef(masks["element"][..., 0].ravel(), masks["element"][..., 1].ravel())[0, 1]) < 0.1
+    for mask in masks.values():
+        assert abs(mask.mean() - 0.3) < 0.1
+        changes = np.flatnonzero((mask[:, 1:] != mask[:, :-1]).any((0, 2)))
+        assert len(set(changes % block)) == 1
+
+
+@settings(max_examples=15)
+@given(st.floats(0.01, 1))
+def test_speckle_grows_with_the_signal_and_clip_ends_it(deviation: float) -> None:
+    speckle = Speckle(deviation=(deviation, deviation))
+    for grey in (GREY, GREY * np.float32(0.5)):
+        assert abs((drawn(speckle, grey) / grey - 1).std() / deviation - 1) < 0.03
+    clipped = drawn(Sequence(steps=(speckle, Clip())))
+    assert np.array_equal(clipped, np.clip(drawn(speckle), 0, 1))
+
+
+def test_a_sequence_clips_where_it_says_so() -> None:
+    noise = Gaussian(sigma=(255, 255))
+    assert drawn(Sequence(steps=(noise,))).min() < -1
+    assert drawn(Sequence(steps=(noise, Clip()))).min() == 0
+
+
+def test_a_process_of_light_refuses_channels_it_has_no_meaning_for() -> None:
+    for corruption in (Jpeg(quality=(50, 50)), LowLight(photons=(50, 50))):
+        with pytest.raises(DataError, match="1 or 3 channels, not of 4"):
+            drawn(corruption, np.zeros((8, 8, 4), np.float32))
+
+
+@settings(max_examples=30)
 @given(st.floats(20, 1000))
 def test_poisson_variance_is_the_signal(peak: float) -> None:
     noisy = drawn(Poisson(peak=(peak, peak)))
@@ -130,6 +201,9 @@ def test_to_uint8_clips_and_rounds() -> None:
         {"kind": "gaussian", "sigma": "loud"},
         {"kind": "gaussian", "sigma": 1, "mean": 0},
         {"kind": "masking", "amount": 1.5},
+        {"kind": "gaussian", "sigma": float("inf")},
+        {"kind": "masking", "amount": 0.5, "block": 0},
+        {"kind": "speckle", "deviation": [-1, 1]},
         {"kind": "fog"},
         {"kind": "sequence", "steps": []},
     ],

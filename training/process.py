@@ -1,0 +1,77 @@
+"""What every corruption process is: typed ranges of levels, one image in, one draw of C(x~|x) out."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, PositiveFloat
+
+from training.pixels import Image
+
+
+def _levels(value: Any) -> Any:
+    """A single level is a range of itself; a range goes upwards."""
+    if isinstance(value, int | float):
+        return (value, value)
+    if isinstance(value, list | tuple) and len(value) == 2 and value[0] > value[1]:
+        raise ValueError(f"a range goes from low to high, not from {value[0]} to {value[1]}")
+    return value
+
+
+_Grey = Annotated[FiniteFloat, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[float, Field(ge=1, le=1e6)]
+_Electrons = Annotated[float, Field(ge=0, le=1000)]
+_Gain = Annotated[float, Field(ge=1, le=8)]
+_Deviation = Annotated[float, Field(ge=0, le=8)]
+_Percent = Annotated[float, Field(ge=1, le=100)]
+_Side = Annotated[int, Field(ge=1, le=1024)]
+Sigma = Annotated[tuple[_Grey, _Grey], BeforeValidator(_levels)]
+Fraction = Annotated[tuple[_Share, _Share], BeforeValidator(_levels)]
+Photons = Annotated[tuple[_Count, _Count], BeforeValidator(_levels)]
+ReadNoise = Annotated[tuple[_Electrons, _Electrons], BeforeValidator(_levels)]
+Gain = Annotated[tuple[_Gain, _Gain], BeforeValidator(_levels)]
+Deviation = Annotated[tuple[_Deviation, _Deviation], BeforeValidator(_levels)]
+Quality = Annotated[tuple[_Percent, _Percent], BeforeValidator(_levels)]
+Side = Annotated[tuple[_Side, _Side], BeforeValidator(_levels)]
+
+
+class Corruption(BaseModel, ABC):
+    """One corruption process; `weight` is its share where a recipe mixes several."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: PositiveFloat = 1.0
+
+    @abstractmethod
+    def apply(self, clean: Image, rng: np.random.Generator) -> Image:
+        """Draw x~ from C(x~|x = clean), `[H, W, C]`."""
+
+    def apply_batch(self, clean: Image, rng: np.random.Generator) -> Image:
+        """Draw x~ for each image of `[N, H, W, C]`, every image with levels of its own."""
+        return np.stack([self.apply(image, rng) for image in clean]) if len(clean) else clean.copy()
+
+
+class BatchedCorruption(Corruption):
+    """A process that is computed for a whole batch at once; an image is a batch of one."""
+
+    @abstractmethod
+    def apply_batch(self, clean: Image, rng: np.random.Generator) -> Image: ...
+
+    def apply(self, clean: Image, rng: np.random.Generator) -> Image:
+        noisy: Image = self.apply_batch(clean[None], rng)[0]
+        return noisy
+
+
+def uniform(bounds: tuple[float, float], images: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """One level for each image, `[N, 1, 1, 1]`."""
+    return rng.uniform(*bounds, (images, 1, 1, 1))
+
+
+def log_uniform(
+    bounds: tuple[float, float], images: int, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """One level for each image, `[N, 1, 1, 1]`, its logarithm uniform."""
+    return np.exp(uniform((math.log(bounds[0]), math.log(bounds[1])), images, rng))
