@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from training.corruption import (
     AnyCorruption,
+    Camera,
     Clip,
     Corruption,
     Gaussian,
@@ -36,6 +37,7 @@ EVERY: list[Corruption] = [
     Masking(amount=(0.1, 0.3), unit="element", block=(2, 9)),
     Poisson(peak=(10, 100)),
     LowLight(photons=(50, 100)),
+    Camera(photons=(50, 100)),
     Jpeg(quality=(10, 90)),
     Sequence(steps=(Gaussian(sigma=(10, 10)), Jpeg(quality=(50, 50)))),
     Mixture(of=(Gaussian(sigma=(10, 10)), Masking(amount=(0.5, 0.5)))),
@@ -136,7 +138,7 @@ def test_a_sequence_clips_where_it_says_so() -> None:
 
 
 def test_a_process_of_light_refuses_channels_it_has_no_meaning_for() -> None:
-    for corruption in (Jpeg(quality=(50, 50)), LowLight(photons=(50, 50))):
+    for corruption in (Jpeg(quality=(50, 50)), LowLight(photons=(50, 50)), Camera(photons=(50, 50))):
         with pytest.raises(DataError, match="1 or 3 channels, not of 4"):
             drawn(corruption, np.zeros((8, 8, 4), np.float32))
 
@@ -211,3 +213,48 @@ def test_to_uint8_clips_and_rounds() -> None:
 def test_impossible_levels_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter[Any](AnyCorruption).validate_python(wrong)
+
+
+BARE: dict[str, Any] = {
+    "read": 0,
+    "gain": 1,
+    "demosaic": 0,
+    "shrink": 1,
+    "blur": 0,
+    "sharpen": 0,
+    "colour": 0,
+}
+
+
+def neighbours(noise: npt.NDArray[np.float32]) -> float:
+    """Correlation of a pixel with the next one."""
+    return float((noise[:, 1:] * noise[:, :-1]).mean() / noise.var())
+
+
+def test_a_camera_without_processing_is_its_sensor() -> None:
+    camera = Camera.model_validate({"photons": 1000, "contrast": 0, **BARE})
+    linear, clean = srgb_to_linear(drawn(camera)), srgb_to_linear(GREY)
+    assert abs((linear - clean).std() / np.sqrt(clean.mean() / 1000) - 1) < 0.02
+    assert abs(neighbours(linear - clean)) < 0.02
+
+
+@pytest.mark.parametrize("stage", [{"demosaic": 1}, {"shrink": 1.5}, {"blur": 0.6}])
+def test_processing_joins_neighbours(stage: dict[str, float]) -> None:
+    camera = Camera.model_validate({"photons": 1000, "contrast": 0, **BARE, **stage})
+    assert neighbours(drawn(camera) - GREY) > 0.05
+
+
+def test_a_steep_tone_curve_quietens_the_dark() -> None:
+    def noise(contrast: float, grey: float) -> float:
+        camera = Camera.model_validate({"photons": 1000, "contrast": contrast, **BARE})
+        return float((drawn(camera, GREY * np.float32(grey)) - GREY * np.float32(grey)).std())
+
+    assert noise(1, 0.2) / noise(1, 1) < 0.8 * noise(0, 0.2) / noise(0, 1)
+
+
+def test_gains_and_colours_are_those_of_their_channels() -> None:
+    loud = Camera.model_validate({"photons": 1000, "contrast": 0, **BARE, "read": 20, "gain": 2})
+    red, green, blue = (drawn(loud) - GREY).std((0, 1))
+    assert min(red, blue) > 1.5 * green
+    mixed = Camera.model_validate({"photons": 1000, "contrast": 0, **BARE, "colour": 0.5})
+    assert np.corrcoef((drawn(mixed) - GREY).reshape(-1, 3).T)[0, 1] < -0.2
