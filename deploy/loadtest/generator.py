@@ -87,14 +87,16 @@ class Generator:
     def closed(self, target: Target, protocol: Protocol, users: int, seconds: float, seed: int) -> Outcome:
         """`users` who each send the next request when the last is answered."""
         rng = np.random.default_rng(seed)
-        arrivals = [[0, int(picture)] for picture in deal(1000, self.deck, rng)]
+        arrivals = [[0.0, float(picture)] for picture in deal(1000, self.deck, rng)]
         plan = {"shape": "closed", "vus": users, "seconds": seconds, "saturating": True}
         return self._run(target, protocol, plan, arrivals, None)
 
     def open(self, target: Target, protocol: Protocol, schedule: Schedule, *, saturating: bool) -> Outcome:
         """The requests of `schedule`, whatever comes back; `saturating` allows refusals."""
         dues = 1000 * schedule.due_s
-        arrivals = [[round(due, 2), int(picture)] for due, picture in zip(dues, schedule.pictures, strict=True)]
+        arrivals = [
+            [round(due, 2), int(picture)] for due, picture in zip(dues, schedule.pictures, strict=True)
+        ]
         if len(arrivals) > _MOST_REQUESTS:
             raise click.ClickException(f"{len(arrivals)} requests in one step; {_MOST_REQUESTS} are the most")
         in_flight = math.ceil(max(schedule.rate, schedule.end_rate) * TIMEOUT_S)

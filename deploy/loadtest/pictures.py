@@ -65,7 +65,7 @@ def make_pictures(mix: str, folder: Path) -> list[Picture]:
         Image.fromarray(each())
         for each in (skimage.data.chelsea, skimage.data.coffee, skimage.data.astronaut, skimage.data.rocket)
     ]
-    deck = []
+    deck: list[Picture] = []
     for kind in MIXES[mix]:
         for card in range(kind.cards):
             file = folder / f"{kind.width}x{kind.height}-{card}.{kind.format}"

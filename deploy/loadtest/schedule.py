@@ -1,4 +1,4 @@
-"""When each request of an open loop is due: Poisson arrivals, known before the run and the same for all sides.
+"""When each request of an open loop is due: Poisson arrivals, known before the run, the same for all sides.
 
 k6's arrival-rate executors begin iterations at regular ticks. Each iteration sleeps from its tick to the
 time it is due, so the arrivals are a Poisson process and every latency counts from a time that no slow
@@ -73,7 +73,7 @@ def _in_k6_steps(rate: float) -> float:
     return max(1, round(1000 * rate)) / 1000
 
 
-def _when(count: Times, rate: float, slope: float) -> Times:
+def _when(count: npt.NDArray[np.floating], rate: float, slope: float) -> Times:
     """When the integral of the rate reaches `count`, in seconds."""
     if not slope:
         return count / rate

@@ -6,7 +6,6 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
@@ -37,6 +36,7 @@ class Watched:
     samples: list[Sample] = field(default_factory=list)
     cpu_s: float | None = None
     wall_s: float = 0.0
+    machine_s: float = 0.0  # CPU seconds of all processes of the machine
     peak_rss: int | None = None
 
 
@@ -51,7 +51,7 @@ class Watch:
 
     def __enter__(self) -> Watched:
         self._watched.before = scrape(self._target.metrics_url)
-        self._begun, self._cpu = time.perf_counter(), cpu_s(self._target.pid)
+        self._begun, self._cpu, self._machine = time.perf_counter(), cpu_s(self._target.pid), _machine_s()
         self._thread.start()
         return self._watched
 
@@ -60,6 +60,7 @@ class Watch:
         self._thread.join()
         now = cpu_s(self._target.pid)
         self._watched.wall_s = time.perf_counter() - self._begun
+        self._watched.machine_s = _machine_s() - self._machine
         self._watched.cpu_s = None if now is None or self._cpu is None else now - self._cpu
         self._watched.peak_rss = _peak_rss(self._target.pid)
         self._watched.after = scrape(self._target.metrics_url)
@@ -67,8 +68,10 @@ class Watch:
     def _sample(self) -> None:
         while not self._stop.wait(_EVERY_S):
             series = scrape(self._target.metrics_url)
-            pending = [series.get((f"quietframe_pending_{what}", ()), 0.0) for what in ("requests", "pixels")]
-            self._watched.samples.append(Sample(time.time(), *pending, _pss(self._target.pid)))
+            requests, pixels = (
+                series.get((f"quietframe_pending_{what}", ()), 0.0) for what in ("requests", "pixels")
+            )
+            self._watched.samples.append(Sample(time.time(), requests, pixels, _pss(self._target.pid)))
 
 
 def scrape(url: str | None) -> Series:
@@ -91,6 +94,11 @@ def cpu_s(pid: int | None) -> float | None:
     return sum(times.user + times.system for times in (each.cpu_times() for each in _tree(pid)))
 
 
+def _machine_s() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
+
+
 def _pss(pid: int | None) -> float:
     """Bytes of memory, shared pages by their share."""
     return float(sum(each.memory_full_info().pss for each in _tree(pid))) if pid else 0.0
@@ -108,5 +116,3 @@ def _peak_rss(pid: int | None) -> int | None:
 def _tree(pid: int) -> list[psutil.Process]:
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)]
-
-
