@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -12,7 +11,7 @@ from deploy.loadtest.generator import Generator
 from deploy.loadtest.machine import revision
 from deploy.loadtest.measure import measure
 from deploy.loadtest.pictures import MIXES, ROOT, make_pictures
-from deploy.loadtest.report import write_report
+from deploy.loadtest.report import new_folder, write_report
 from deploy.loadtest.revisions import checkout_of, settings_of
 from deploy.loadtest.steps import FULL, SHORT
 from deploy.loadtest.target import Target, our_service, running_service
@@ -69,25 +68,13 @@ def main(
     sys.exit(crossed)
 
 
-def new_folder(out: Path | None) -> Path:
-    """Where reports go; made if it is not there."""
-    folder = (out or ROOT / "runs" / "loadtest" / time.strftime("%Y%m%d-%H%M%S")).resolve()
-    try:
-        (folder / "runs").mkdir(parents=True)
-    except FileExistsError:
-        raise click.ClickException(f"{folder} holds a report already; choose another --out") from None
-    except OSError as error:
-        raise click.ClickException(f"cannot write to {folder}: {error.strerror}") from None
-    return folder
-
-
 def _compare(
     targets: list[Target], mix: str, how: Comparison, folder: Path, p99_ms: float, seed: int
 ) -> bool:
     generator = Generator(make_pictures(mix, folder / "runs"), folder / "runs", p99_ms)
     sides = [Side(target, "http") for target in targets]
     seen = compare(generator, sides, how, seed)
-    click.echo(f"\n{write_comparison(f'{mix} pictures', sides, seen, how, folder)}")
+    click.echo(f"\n{write_comparison(f'{mix} pictures', [(sides, seen)], how, folder)}")
     return any(step.outcome.crossed for one in seen for step in one.steps)
 
 

@@ -81,24 +81,25 @@ def compare(generator: Generator, sides: Sequence[Side], how: Comparison, seed: 
 
 
 def write_comparison(
-    title: str, sides: Sequence[Side], seen: Sequence[Seen], how: Comparison, folder: Path
+    title: str,
+    results: Sequence[tuple[Sequence[Side], Sequence[Seen]]],
+    how: Comparison,
+    folder: Path,
+    versions: Sequence[tuple[str, str]] = (),
 ) -> Path:
-    """Print the table, and write it to report.md with what to doubt and the machine."""
-    result = comparison_table(sides, seen)
-    click.echo(f"\n{result}")
-    found = [
-        f"- {side.label}: {doubt}"
-        for side, one in zip(sides, seen, strict=True)
-        for doubt in doubts(one.steps)
-    ]
+    """Print a table for each result, and write them to report.md with what to doubt and the machine."""
+    tables = [comparison_table(sides, seen) for sides, seen in results]
+    click.echo("\n" + "\n\n".join(tables))
+    pairs = [pair for sides, seen in results for pair in zip(sides, seen, strict=True)]
+    found = [f"- {side.label}: {doubt}" for side, one in pairs for doubt in doubts(one.steps)]
+    lengths = ", ".join(f"{seconds:g} s" for _, seconds in how.loads)
     sections = [
         f"# Side by side: {title}",
-        table(("", ""), describe_machine()),
+        table(("", ""), [*describe_machine(), *versions]),
         f"{how.rounds} rounds in turn; closed loops of {how.users} users for {how.closed_s:g} s; "
-        f"open loops at a share of the first one's peak, Poisson arrivals, the same for all, for "
-        f"{', '.join(f'{seconds:g} s' for _, seconds in how.loads)}. Ratios: median over the rounds; "
-        "percentiles: over the answers of all rounds, from the scheduled send time.",
-        result,
+        f"open loops at a share of the first side's peak, {lengths}, Poisson arrivals, the same for all. Ratios: the first side's figure over that of the row, median over the "
+        "rounds; percentiles: over the answers of all rounds, from the scheduled send time.",
+        *tables,
         "## What to doubt",
         "\n".join(found) or "Nothing stood out.",
     ]

@@ -87,14 +87,14 @@ class Generator:
     def closed(self, target: Target, protocol: Protocol, users: int, seconds: float, seed: int) -> Outcome:
         """`users` who each send the next request when the last is answered."""
         rng = np.random.default_rng(seed)
-        arrivals = [[0.0, float(picture)] for picture in deal(1000, self.deck, rng)]
+        arrivals: list[list[float]] = [[0, int(picture)] for picture in deal(1000, self.deck, rng)]
         plan = {"shape": "closed", "vus": users, "seconds": seconds, "saturating": True}
         return self._run(target, protocol, plan, arrivals, None)
 
     def open(self, target: Target, protocol: Protocol, schedule: Schedule, *, saturating: bool) -> Outcome:
         """The requests of `schedule`, whatever comes back; `saturating` allows refusals."""
         dues = 1000 * schedule.due_s
-        arrivals = [
+        arrivals: list[list[float]] = [
             [round(due, 2), int(picture)] for due, picture in zip(dues, schedule.pictures, strict=True)
         ]
         if len(arrivals) > _MOST_REQUESTS:
@@ -104,7 +104,7 @@ class Generator:
             "shape": "constant" if schedule.rate == schedule.end_rate else "ramp",
             "rate_per_1000_s": round(1000 * schedule.rate),
             "end_rate_per_1000_s": round(1000 * schedule.end_rate),
-            "vus": min(len(arrivals), _MOST_USERS, schedule.ahead + in_flight),
+            "vus": 1 + min(len(arrivals), _MOST_USERS, schedule.ahead + in_flight),
             "seconds": schedule.seconds,
             "saturating": saturating,
         }

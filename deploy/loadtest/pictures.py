@@ -61,10 +61,9 @@ def make_pictures(mix: str, folder: Path) -> list[Picture]:
     The photographs are docs/noisy.jpg and scikit-image's cat, coffee and rocket (CC0) and astronaut
     (public domain); the noise is seeded, so the bytes are the same on every machine with the same Pillow.
     """
-    photographs = [Image.open(ROOT / "docs" / "noisy.jpg").convert("RGB")] + [
-        Image.fromarray(each())
-        for each in (skimage.data.chelsea, skimage.data.coffee, skimage.data.astronaut, skimage.data.rocket)
-    ]
+    names = ("chelsea", "coffee", "astronaut", "rocket")
+    photographs = [Image.fromarray(getattr(skimage.data, name)()) for name in names]
+    photographs.append(Image.open(ROOT / "docs" / "noisy.jpg").convert("RGB"))
     deck: list[Picture] = []
     for kind in MIXES[mix]:
         for card in range(kind.cards):

@@ -1,11 +1,15 @@
 """The report of a load test: Markdown, with plots beside it."""
 
 import math
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from deploy.loadtest.figures import SHARES, STAGES, Step
+from deploy.loadtest.pictures import ROOT
 from deploy.loadtest.plots import draw_plots
 
 _LATE_MS = 50  # a generator later than this is measuring itself
@@ -30,6 +34,18 @@ class Measured:
     def everything(self) -> list[Step]:
         sizes = [step for _, step in self.sizes]
         return [*self.peaks, *self.steps, *([self.ramp] if self.ramp else []), *sizes]
+
+
+def new_folder(out: Path | None) -> Path:
+    """Where reports go; made if it is not there."""
+    folder = (out or ROOT / "runs" / "loadtest" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    try:
+        (folder / "runs").mkdir(parents=True)
+    except FileExistsError:
+        raise click.ClickException(f"{folder} holds a report already; choose another --out") from None
+    except OSError as error:
+        raise click.ClickException(f"cannot write to {folder}: {error.strerror}") from None
+    return folder
 
 
 def write_report(measured: Measured, folder: Path) -> Path:

@@ -76,6 +76,5 @@ def _in_k6_steps(rate: float) -> float:
 def _when(count: npt.NDArray[np.floating], rate: float, slope: float) -> Times:
     """When the integral of the rate reaches `count`, in seconds."""
     if not slope:
-        return count / rate
-    when: Times = (np.sqrt(rate**2 + 2 * slope * count) - rate) / slope
-    return when
+        return np.asarray(count / rate, np.float64)
+    return np.asarray((np.sqrt(rate**2 + 2 * slope * count) - rate) / slope, np.float64)

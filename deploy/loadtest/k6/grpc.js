@@ -1,7 +1,7 @@
 // ModelInfer of the Open Inference Protocol with one encoded image; see load.js for the plan.
 import grpc from 'k6/net/grpc';
 import { SharedArray } from 'k6/data';
-import { nextRequest, note, plan, waitUntilDue } from './load.js';
+import { nextRequest, note, plan, restIf, waitUntilDue } from './load.js';
 
 export { options } from './load.js';
 
@@ -34,5 +34,7 @@ export default function () {
     discardResponseMessage: true,
     timeout: `${plan.timeout_s}s`,
   });
-  note(request, begun, answer.status, OUTCOMES[answer.status] || 'failed', '');
+  const outcome = OUTCOMES[answer.status] || 'failed';
+  note(request, begun, answer.status, outcome, '');
+  restIf(outcome === 'refused');
 }

@@ -1,7 +1,7 @@
 // POST of an image file as the raw body; see load.js for the plan.
 import http from 'k6/http';
 import { open as openFile } from 'k6/experimental/fs';
-import { nextRequest, note, plan, waitUntilDue } from './load.js';
+import { nextRequest, note, plan, restIf, waitUntilDue } from './load.js';
 
 export { options } from './load.js';
 
@@ -33,4 +33,5 @@ export default async function () {
   const answer = http.post(plan.url, body, { headers, timeout: `${plan.timeout_s}s` });
   const outcome = OUTCOMES[answer.status] || 'failed';
   note(request, begun, answer.status, outcome, answer.headers['Server-Timing'] || '');
+  restIf(outcome === 'refused');
 }

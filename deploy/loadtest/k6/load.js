@@ -70,6 +70,13 @@ export function waitUntilDue(request) {
   }
 }
 
+// A user who has been sent away comes back later, not at once.
+export function restIf(refused) {
+  if (refused && plan.shape === 'closed') {
+    sleep(1);
+  }
+}
+
 // outcome: 'ok', 'refused' or 'failed'; times in ms since 1970
 export function note(request, begun, status, outcome, serverTiming) {
   const ended = Date.now();

@@ -1,4 +1,4 @@
-"""The same model behind bare Starlette, as one would write it in an afternoon: decode, run, encode in threads.
+"""The same model behind bare Starlette, as one writes it in an afternoon: decode, run and encode in threads.
 
 One inference for each core beside the others, which is what gets the most through; no limits, no batches.
 """
@@ -25,11 +25,12 @@ pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
 def clean(data: bytes) -> tuple[bytes, str]:
     image = Image.open(io.BytesIO(data))
+    format = image.format or ""
     pixels = np.asarray(image.convert("RGB"))[None]
     denoised = session.run(None, {"image": pixels, "strength": np.ones(1, np.float32)})[0][0]
     file = io.BytesIO()
-    Image.fromarray(denoised).save(file, image.format, quality=90)
-    return file.getvalue(), Image.MIME[image.format]
+    Image.fromarray(denoised).save(file, format, quality=90)
+    return file.getvalue(), Image.MIME[format]
 
 
 async def denoise(request: Request) -> Response:
@@ -38,8 +39,8 @@ async def denoise(request: Request) -> Response:
     return Response(content, media_type=media_type)
 
 
-async def ready(request: Request) -> Response:
+async def is_ready(request: Request) -> Response:
     return PlainTextResponse("ready")
 
 
-app = Starlette(routes=[Route("/v1/denoise", denoise, methods=["POST"]), Route("/readyz", ready)])
+app = Starlette(routes=[Route("/v1/denoise", denoise, methods=["POST"]), Route("/readyz", is_ready)])
