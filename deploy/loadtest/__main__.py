@@ -55,9 +55,9 @@ def main(
     settings = settings_of(vs_setting)
     folder = new_folder(out)
     with contextlib.ExitStack() as stack:
+        place = stack.enter_context(checkout_of(vs)) if vs else ROOT
         here = there or stack.enter_context(our_service(revision(ROOT), folder))
         if vs or settings:
-            place = stack.enter_context(checkout_of(vs)) if vs else ROOT
             label = vs or " ".join(vs_setting)
             other = stack.enter_context(our_service(label, folder, place, settings))
             crossed = _compare([here, other], mix, _IN_FULL if full else _IN_SHORT, folder, p99_ms, seed)

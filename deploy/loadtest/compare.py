@@ -97,7 +97,8 @@ def write_comparison(
         f"# Side by side: {title}",
         table(("", ""), [*describe_machine(), *versions]),
         f"{how.rounds} rounds in turn; closed loops of {how.users} users for {how.closed_s:g} s; "
-        f"open loops at a share of the first side's peak, {lengths}, Poisson arrivals, the same for all. Ratios: the first side's figure over that of the row, median over the "
+        f"open loops at a share of the first side's peak, {lengths}, Poisson arrivals, the same for all. "
+        "Ratios: the first side's figure over that of the row, median over the "
         "rounds; percentiles: over the answers of all rounds, from the scheduled send time.",
         *tables,
         "## What to doubt",

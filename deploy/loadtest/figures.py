@@ -19,16 +19,21 @@ class Step:
 
     Attributes:
         share: offered load, of the peak; None for a closed loop of `users`.
-        offered: requests a second that were due; None for a closed loop.
+        seconds: of sending.
     """
 
     label: str
     protocol: Protocol
     outcome: Outcome
     watched: Watched
+    seconds: float
     share: float | None = None
-    offered: float | None = None
     users: int | None = None
+
+    @property
+    def offered(self) -> float | None:
+        """Requests a second that were due; None for a closed loop."""
+        return None if self.outcome.scheduled is None else self.outcome.scheduled / self.seconds
 
     @property
     def ok(self) -> list[Answer]:
@@ -55,11 +60,11 @@ class Step:
 
     @property
     def goodput(self) -> float:
-        """Images a second, from the first request due to the last image out."""
+        """Images a second, from the first request due to the end of sending or the last image, the later."""
         if not self.ok:
             return 0.0
         begun = min(answer.due for answer in self.outcome.answers)
-        return 1000 * len(self.ok) / max(1.0, self.ok[-1].ended - begun)
+        return len(self.ok) / max(self.seconds, (self.ok[-1].ended - begun) / 1000)
 
     @property
     def late_ms(self) -> float:
@@ -182,7 +187,9 @@ def stage_means(before: Series, after: Series) -> dict[str, float]:
 
 
 def queue_over_time(steps: Sequence[Step]) -> tuple[list[float], list[float]]:
-    """Seconds since the first sample, and requests pending then."""
-    samples: list[Sample] = [sample for step in steps for sample in step.watched.samples]
+    """Seconds since the first sample, and requests pending then; NaN between steps."""
+    samples: list[Sample] = []
+    for step in steps:
+        samples += [*step.watched.samples, Sample(math.nan, math.nan, math.nan, math.nan)]
     begun = samples[0].time if samples else 0.0
     return [sample.time - begun for sample in samples], [sample.pending_requests for sample in samples]

@@ -118,7 +118,7 @@ def _cost(axes: Axes, steps: Sequence[Step]) -> None:
     memory = axes.twinx()
     memory.plot(shares, [step.pss / 2**20 for step in steps], "^:", color="C4")
     memory.set_ylabel("PSS of the service, MiB (dotted)")
-    memory.set_ylim(bottom=0)
+    memory.set_ylim(0, 1.3 * max(step.pss / 2**20 for step in steps) or 1)
 
 
 def _ramp(axes: Axes, ramp: Step) -> None:

@@ -12,6 +12,7 @@ from deploy.loadtest.figures import SHARES, STAGES, Step
 from deploy.loadtest.pictures import ROOT
 from deploy.loadtest.plots import draw_plots
 
+_OTHERS = 0.1  # cores
 _LATE_MS = 50  # a generator later than this is measuring itself
 
 
@@ -113,17 +114,18 @@ def _sections(measured: Measured) -> list[str]:
     return sections
 
 
-def doubts(steps: Iterable[Step]) -> list[str]:
+def doubts(steps: Sequence[Step]) -> list[str]:
     """What a reader must know before believing the figures."""
     found = []
+    others = max((step.other_cores or 0.0 for step in steps), default=0.0)
+    if others > _OTHERS:
+        found.append(f"other programs used up to {others:.2f} cores meanwhile; measure on a quiet machine")
     for step in steps:
         name = f"{step.protocol} {step.label}"
         if step.unsent:
             found.append(f"{name}: the generator did not send {step.unsent} of {step.outcome.scheduled}")
         if step.late_ms > _LATE_MS:
             found.append(f"{name}: 1 % of the requests were sent over {step.late_ms:.0f} ms late")
-        if step.other_cores is not None and step.other_cores > 0.1:
-            found.append(f"{name}: other programs used {step.other_cores:.2f} cores")
         if step.watched.after and step.server_ok != len(step.ok):
             found.append(f"{name}: {len(step.ok)} images arrived, the service counts {step.server_ok}")
         found += [f"{name}: threshold crossed: {rule}" for rule in step.outcome.crossed]

@@ -31,11 +31,6 @@ class Schedule:
     pictures: npt.NDArray[np.int64]
     ahead: int
 
-    @property
-    def offered(self) -> float:
-        """Requests a second."""
-        return len(self.due_s) / self.seconds
-
 
 def make_schedule(
     rate: float, seconds: float, deck: int, seed: int, end_rate: float | None = None

@@ -53,7 +53,7 @@ class Load:
         """`users` who each send the next when the last is answered."""
         with Watch(self._target) as watched:
             outcome = self._generator.closed(self._target, protocol, users, seconds, self._seed)
-        return _told(Step(f"{users} users", protocol, outcome, watched, users=users))
+        return _told(Step(f"{users} users", protocol, outcome, watched, seconds, users=users))
 
     def open(self, protocol: Protocol, rate: float, seconds: float, share: float) -> Step:
         """Poisson arrivals at `rate` a second, which is `share` of the peak."""
@@ -61,14 +61,14 @@ class Load:
         with Watch(self._target) as watched:
             outcome = self._generator.open(self._target, protocol, schedule, saturating=share > SATURATION)
         label = f"{100 * share:.0f} %"
-        return _told(Step(label, protocol, outcome, watched, share, schedule.offered))
+        return _told(Step(label, protocol, outcome, watched, seconds, share))
 
     def ramp(self, protocol: Protocol, rate: float, end_rate: float, seconds: float) -> Step:
         """Poisson arrivals whose rate rises evenly."""
         schedule = make_schedule(rate, seconds, self._generator.deck, self._seed, end_rate)
         with Watch(self._target) as watched:
             outcome = self._generator.open(self._target, protocol, schedule, saturating=True)
-        return _told(Step("ramp", protocol, outcome, watched, None, schedule.offered))
+        return _told(Step("ramp", protocol, outcome, watched, seconds))
 
     def peak(self, protocol: Protocol, seconds: float) -> list[Step]:
         """Closed loops of twice as many users each, until they gain less than 5 %."""
