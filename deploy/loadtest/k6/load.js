@@ -1,13 +1,16 @@
 // What both protocols share: the plan of one run, its arrivals, its thresholds, and a line for each answer.
 //
 // The plan is a JSON file, written by generator.py:
-//   k6 run --console-output answers.jsonl --log-format raw -e PLAN=/path/plan.json deploy/loadtest/k6/http.js
+//   k6 run -e PLAN=/path/plan.json --console-output answers.jsonl --log-format raw deploy/loadtest/k6/http.js
+// URL or ADDRESS in the environment send it elsewhere.
 import exec from 'k6/execution';
 import { sleep } from 'k6';
 import { SharedArray } from 'k6/data';
 import { Rate, Trend } from 'k6/metrics';
 
 export const plan = JSON.parse(open(__ENV.PLAN));
+plan.url = __ENV.URL || plan.url;
+plan.address = __ENV.ADDRESS || plan.address;
 
 // [when in ms after the start, which picture], one for each request
 const arrivals = new SharedArray('arrivals', () => JSON.parse(open(plan.arrivals)));

@@ -13,12 +13,12 @@ from deploy.loadtest.pictures import MIXES, ROOT, make_pictures
 from deploy.loadtest.report import new_folder
 from deploy.loadtest.target import our_service
 
-_IN_SHORT = Comparison(rounds=1, users=8, closed_s=6, loads=((2.0, 15),))
-_IN_FULL = Comparison(rounds=3, users=8, closed_s=15, loads=((2.0, 25),))
+_IN_SHORT = Comparison(rounds=1, users=8, closed_s=6, loads=((2.0, 25),))
+_IN_FULL = Comparison(rounds=3, users=8, closed_s=15, loads=((2.0, 30),))
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="3 rounds: under 20 minutes; else one, under 4")
+@click.option("--full", is_flag=True, help="3 rounds: under 20 minutes; else one, under 5")
 @click.option("--mix", type=click.Choice(list(MIXES)), default="720p", show_default=True, help="what to send")
 @click.option("--out", type=click.Path(path_type=Path), help="folder; default runs/loadtest/<time>")
 @click.option("--seed", type=int, default=0, show_default=True, help="of arrivals and their pictures")
