@@ -3,7 +3,7 @@ PYTHON ?= python3
 EXTRA ?= cpu
 BIN := .venv/bin
 
-.PHONY: serve install test soak lint format bench demo
+.PHONY: serve install test soak lint format bench loadtest loadtest-peers demo
 
 serve: .venv/serve-$(EXTRA).done
 	$(BIN)/quietframe serve
@@ -28,6 +28,18 @@ format: .venv/all-$(EXTRA).done
 
 bench: .venv/serve-$(EXTRA).done
 	$(BIN)/quietframe bench
+
+# LOADTEST="--full", "--vs HEAD~1", "--vs-setting LANES=1" and more: deploy/loadtest/README.md
+loadtest: .venv/all-$(EXTRA).done
+	$(BIN)/python -m deploy.loadtest $(LOADTEST)
+
+loadtest-peers: .venv/all-$(EXTRA).done .venv/peers/starlette.done .venv/peers/mlserver.done
+	$(BIN)/python -m deploy.loadtest.peers $(LOADTEST)
+
+.venv/peers/%.done: deploy/loadtest/peers/%/requirements.txt | .venv/bin/python
+	$(PYTHON) -m venv .venv/peers/$*
+	.venv/peers/$*/bin/python -m pip install --quiet --requirement $<
+	touch $@
 
 # Draws the picture and the sample of the README anew, with the model in the repository.
 demo: .venv/all-$(EXTRA).done

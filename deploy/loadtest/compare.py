@@ -1,0 +1,158 @@
+"""Several services under the same load in one run, in turn, and their ratios."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from deploy.loadtest.figures import Step, percentile, ratio
+from deploy.loadtest.generator import Generator, Protocol
+from deploy.loadtest.machine import describe_machine
+from deploy.loadtest.report import doubts, ms, table
+from deploy.loadtest.steps import Load
+from deploy.loadtest.target import Target
+
+
+@dataclass(frozen=True)
+class Side:
+    """One service, by one of its protocols."""
+
+    target: Target
+    protocol: Protocol
+
+    @property
+    def label(self) -> str:
+        return f"{self.target.label}, {self.protocol}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rounds in turn; users and seconds of the closed loops; share of the peak and seconds of the open."""
+
+    rounds: int
+    users: int
+    closed_s: float
+    loads: tuple[tuple[float, float], ...]
+
+
+@dataclass
+class Seen:
+    """What one side did: a closed loop of each round, and the open loops by share of the peak."""
+
+    closed: list[Step] = field(default_factory=list)
+    loads: dict[float, list[Step]] = field(default_factory=dict)
+
+    @property
+    def rates(self) -> list[float]:
+        return [step.goodput for step in self.closed]
+
+    @property
+    def steps(self) -> list[Step]:
+        return [*self.closed, *(step for steps in self.loads.values() for step in steps)]
+
+    def latency_ms(self, load: float, share: float) -> float | None:
+        """Over the answers of all rounds."""
+        steps = self.loads[load]
+        every = [answer.latency_ms for step in steps for answer in step.ok]
+        return percentile(every, share, sum(step.lost for step in steps))
+
+
+def compare(generator: Generator, sides: Sequence[Side], how: Comparison, seed: int) -> list[Seen]:
+    """Load the sides in turn, each round in the other direction; open loops by the peak of the first side."""
+    loads = [Load(generator, side.target, seed) for side in sides]
+    seen = [Seen() for _ in sides]
+    for side, load in zip(sides, loads, strict=True):
+        click.echo(f"{side.label}: warming up")
+        load.closed(side.protocol, how.users, min(3.0, how.closed_s))
+    for turn in range(how.rounds):
+        for number in _order(sides, turn):
+            click.echo(f"{sides[number].label}:")
+            seen[number].closed.append(loads[number].closed(sides[number].protocol, how.users, how.closed_s))
+    peak = statistics.median(seen[0].rates)
+    for share, seconds in how.loads:
+        for turn in range(how.rounds):
+            for number in _order(sides, turn):
+                click.echo(f"{sides[number].label}:")
+                step = loads[number].open(sides[number].protocol, share * peak, seconds, share)
+                seen[number].loads.setdefault(share, []).append(step)
+    return seen
+
+
+def write_comparison(
+    title: str,
+    results: Sequence[tuple[Sequence[Side], Sequence[Seen]]],
+    how: Comparison,
+    folder: Path,
+    versions: Sequence[tuple[str, str]] = (),
+) -> Path:
+    """Print a table for each result, and write them to report.md with what to doubt and the machine."""
+    tables = [comparison_table(sides, seen) for sides, seen in results]
+    click.echo("\n" + "\n\n".join(tables))
+    pairs = [pair for sides, seen in results for pair in zip(sides, seen, strict=True)]
+    found = [f"- {side.label}: {doubt}" for side, one in pairs for doubt in doubts(one.steps)]
+    lengths = ", ".join(f"{seconds:g} s" for _, seconds in how.loads)
+    sections = [
+        f"# Side by side: {title}",
+        table(("", ""), [*describe_machine(), *versions]),
+        f"{how.rounds} rounds in turn; closed loops of {how.users} users for {how.closed_s:g} s; "
+        f"open loops at a share of the first side's peak, {lengths}, Poisson arrivals, the same for all. "
+        "Ratios: the first side's figure over that of the row, median over the "
+        "rounds; percentiles: over the answers of all rounds, from the scheduled send time.",
+        *tables,
+        "## What to doubt",
+        "\n".join(found) or "Nothing stood out.",
+    ]
+    report = folder / "report.md"
+    report.write_text("\n\n".join(sections) + "\n", "utf-8")
+    return report
+
+
+def comparison_table(sides: Sequence[Side], seen: Sequence[Seen]) -> str:
+    """One row for each side; each ratio is the figure of the first side over that of this one."""
+    first = seen[0]
+    header = ["", "images/s, closed loop", "first / this"]
+    for share in first.loads:
+        at = f"at {100 * share:.0f} %"
+        header += [f"{at}: images/s", "first / this", "p50 ms", "p99 ms", "first / this", "answers"]
+    header += ["CPU s an image", "PSS MiB"]
+    rows = []
+    for side, one in zip(sides, seen, strict=True):
+        row = [side.label, f"{statistics.median(one.rates):.2f}", f"{ratio(first.rates, one.rates):.3f}"]
+        for share, steps in one.loads.items():
+            row += _load_cells(first, one, share, steps)
+        row += _cost_cells(one)
+        rows.append(row)
+    return table(header, rows)
+
+
+def _load_cells(first: Seen, one: Seen, share: float, steps: Sequence[Step]) -> list[str]:
+    rates = [step.goodput for step in steps]
+    firsts = [step.goodput for step in first.loads[share]]
+    p99, first_p99 = one.latency_ms(share, 0.99), first.latency_ms(share, 0.99)
+    slower = "-" if p99 is None or first_p99 is None else f"{first_p99 / p99:.3f}"
+    codes: dict[str, int] = {}
+    for step in steps:
+        for code, count in step.codes.items():
+            codes[code] = codes.get(code, 0) + count
+    return [
+        f"{statistics.median(rates):.2f}",
+        f"{ratio(firsts, rates):.3f}",
+        ms(one.latency_ms(share, 0.5)),
+        ms(p99),
+        slower,
+        ", ".join(f"{code}: {count}" for code, count in sorted(codes.items())),
+    ]
+
+
+def _cost_cells(one: Seen) -> list[str]:
+    cpu = sum(step.watched.cpu_s or 0 for step in one.closed)
+    images = sum(len(step.ok) for step in one.closed)
+    pss = max(step.pss for step in one.closed) / 2**20
+    return [f"{cpu / images:.3f}" if images else "-", f"{pss:.0f}"]
+
+
+def _order(sides: Sequence[Side], turn: int) -> list[int]:
+    order = list(range(len(sides)))
+    return order[::-1] if turn % 2 else order

@@ -1,0 +1,41 @@
+"""`python -m deploy.loadtest.peers`: the same model behind three servers, under the same load."""
+
+import contextlib
+from pathlib import Path
+
+import click
+
+from deploy.loadtest.compare import Comparison, Side, compare, write_comparison
+from deploy.loadtest.generator import Generator
+from deploy.loadtest.machine import revision
+from deploy.loadtest.peers.servers import mlserver, starlette, versions
+from deploy.loadtest.pictures import MIXES, ROOT, make_pictures
+from deploy.loadtest.report import new_folder
+from deploy.loadtest.target import our_service
+
+_IN_SHORT = Comparison(rounds=1, users=8, closed_s=6, loads=((2.0, 25),))
+_IN_FULL = Comparison(rounds=3, users=8, closed_s=15, loads=((2.0, 30),))
+
+
+@click.command()
+@click.option("--full", is_flag=True, help="3 rounds: under 20 minutes; else one, under 5")
+@click.option("--mix", type=click.Choice(list(MIXES)), default="720p", show_default=True, help="what to send")
+@click.option("--out", type=click.Path(path_type=Path), help="folder; default runs/loadtest/<time>")
+@click.option("--seed", type=int, default=0, show_default=True, help="of arrivals and their pictures")
+def main(full: bool, mix: str, out: Path | None, seed: int) -> None:
+    """Throughput at saturation and latency at twice that load; each peer by its own protocol."""
+    how = _IN_FULL if full else _IN_SHORT
+    folder = new_folder(out)
+    generator = Generator(make_pictures(mix, folder / "runs"), folder / "runs", p99_ms=1)
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(our_service(f"quietframe {revision(ROOT)}", folder))
+        pairs = [
+            [Side(ours, "http"), Side(stack.enter_context(starlette(folder)), "http")],
+            [Side(ours, "grpc"), Side(stack.enter_context(mlserver(folder)), "grpc")],
+        ]
+        results = [(sides, compare(generator, sides, how, seed)) for sides in pairs]
+    click.echo(f"\n{write_comparison(f'{mix} pictures', results, how, folder, versions())}")
+
+
+if __name__ == "__main__":
+    main()

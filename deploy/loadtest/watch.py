@@ -1,0 +1,118 @@
+"""What the service says and costs while it is under load: /metrics, CPU, memory."""
+
+import threading
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.loadtest.target import Target
+
+_EVERY_S = 1.0
+
+Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the service: seconds since 1970, what waits in it, memory in bytes."""
+
+    time: float
+    pending_requests: float
+    pending_pixels: float
+    pss: float
+
+
+@dataclass
+class Watched:
+    """One stretch of time: counters before and after, samples between, CPU seconds of all processes."""
+
+    before: Series = field(default_factory=dict)
+    after: Series = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    cpu_s: float | None = None
+    wall_s: float = 0.0
+    machine_s: float = 0.0  # CPU seconds of all processes of the machine
+    peak_rss: int | None = None
+
+
+class Watch:
+    """Around a run: `with Watch(target) as watched`; `watched` is complete after the block."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._watched = Watched()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Watched:
+        self._watched.before = scrape(self._target.metrics_url)
+        self._begun, self._cpu, self._machine = time.perf_counter(), cpu_s(self._target.pid), _machine_s()
+        self._thread.start()
+        return self._watched
+
+    def __exit__(self, _kind: type[BaseException] | None, _error: object, _at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        now = cpu_s(self._target.pid)
+        self._watched.wall_s = time.perf_counter() - self._begun
+        self._watched.machine_s = _machine_s() - self._machine
+        self._watched.cpu_s = None if now is None or self._cpu is None else now - self._cpu
+        self._watched.peak_rss = _peak_rss(self._target.pid)
+        self._watched.after = scrape(self._target.metrics_url)
+
+    def _sample(self) -> None:
+        while not self._stop.wait(_EVERY_S):
+            series = scrape(self._target.metrics_url)
+            requests, pixels = (
+                series.get((f"quietframe_pending_{what}", ()), 0.0) for what in ("requests", "pixels")
+            )
+            self._watched.samples.append(Sample(time.time(), requests, pixels, _pss(self._target.pid)))
+
+
+def scrape(url: str | None) -> Series:
+    """Every sample of Prometheus text by name and labels; nothing without an address."""
+    if url is None:
+        return {}
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def cpu_s(pid: int | None) -> float | None:
+    """CPU seconds of a process and all below it, since they began."""
+    if pid is None:
+        return None
+    return sum(times.user + times.system for times in (each.cpu_times() for each in _tree(pid)))
+
+
+def _machine_s() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
+
+
+def _pss(pid: int | None) -> float:
+    """Bytes of memory, shared pages by their share."""
+    return float(sum(each.memory_full_info().pss for each in _tree(pid))) if pid else 0.0
+
+
+def _peak_rss(pid: int | None) -> int | None:
+    """Sum of the most memory each process has ever had (VmHWM), bytes."""
+    if pid is None:
+        return None
+    statuses = [Path(f"/proc/{each.pid}/status").read_text("utf-8") for each in _tree(pid)]
+    lines = [line.split() for status in statuses for line in status.splitlines()]
+    return sum(1024 * int(words[1]) for words in lines if words and words[0] == "VmHWM:")
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
