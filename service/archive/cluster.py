@@ -7,10 +7,13 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from service.archive.cleaner import Cleaner, Told, Work
@@ -25,7 +28,6 @@ _ALONE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
 }
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,17 @@ def ray_cluster(address: str | None, threads: int) -> Iterator[None]:
     Raises:
         StartError: the cluster cannot be reached, or Ray does not start.
     """
-    os.environ.update(_QUIET)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address:
         _check_reachable(address)
     else:
         os.environ.update(_ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
     import ray
 
-    with tempfile.TemporaryDirectory(prefix="quietframe-", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="quietframe-", ignore_cleanup_errors=True) as folder,
+        _only_our_words(Path(folder) / "ray.log"),
+    ):
         try:
             if address:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -136,15 +141,35 @@ def clean_shares(work: Work, pool: Pool, shares: Iterable[list[str]], again: boo
         fn_constructor_args=(work,),
         num_cpus=pool.cores,
         num_gpus=pool.gpus or None,
-        # An engine comes back where there is room. Its share does not wait for it: see run.py.
-        ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": 0},
+        max_task_retries=0,  # an engine that died comes back if there is room; its share waits for no room
     )
     for batch in told.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in batch.column("told").to_pylist():
             yield Told(**json.loads(row))
 
 
+@contextmanager
+def _only_our_words(log: Path) -> Iterator[None]:
+    """Ray's C++ half writes to standard error by its number: that becomes `log`, and ours a copy of it."""
+    copy = os.dup(2)
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    before = sys.stderr
+    sys.stderr = os.fdopen(copy, "w", buffering=1, encoding=before.encoding, errors="backslashreplace")
+    try:
+        yield
+    finally:
+        os.dup2(copy, 2)
+        sys.stderr.close()
+        sys.stderr = before
+
+
 def _calm(context: Any) -> None:
+    from ray.util.annotations import RayDeprecationWarning
+
+    # Without max_task_retries, which Ray 2.64 will not take any more, a share waits for ever for the
+    # machine that died with it.
+    warnings.filterwarnings("ignore", category=RayDeprecationWarning)
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # each row is handed on when it is there

@@ -1,5 +1,6 @@
 """An archive from the first name to the last line: rounds of work, a bar, a report of what failed."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterable
@@ -49,8 +50,6 @@ def run_archive(
             run.interrupted = True
         finally:
             run.close()
-        if not run.interrupted:
-            plan.dest.remove_drafts()
     return run.status()
 
 
@@ -92,11 +91,13 @@ class _Run:
     def _round(self, work: Work, pool: Pool, cut: Iterable[list[str]], again: bool) -> None:
         from ray.exceptions import RayError
 
+        before = len(self._left)
         try:
             for told in clean_shares(work, pool, cut, again):
                 self._hear(told)
         except RayError as error:
-            self._console.print(f"a round broke off: {in_one_line(error)[:300]}", markup=False)
+            if len(self._left) == before:
+                raise StartError(f"the Ray cluster is gone: {in_one_line(error)[:300]}") from None
 
     def _hear(self, told: Told) -> None:
         if told.trouble:
@@ -127,8 +128,11 @@ class _Run:
         return self._frames / max(self._last - self._started, 1e-9)
 
     def close(self) -> None:
+        """Finish the report, and remove what killed engines have left half done."""
         if self._report:
             self._report.close()
+        with contextlib.suppress(OSError):
+            self._plan.dest.remove_drafts()
 
     def status(self) -> int:
         """Print the last lines; the exit status."""
