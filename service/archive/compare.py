@@ -1,4 +1,4 @@
-"""`python -m service.archive.compare`: the rate of `quietframe archive` beside `denoise`, and how it scales."""
+"""`python -m service.archive.compare`: how fast an archive is beside `quietframe denoise`, and how it scales."""
 
 import re
 import statistics
@@ -20,7 +20,7 @@ _SIDES = {"1280x720": (1280, 720), "640x360": (640, 360)}
 @click.option("--size", type=click.Choice(list(_SIDES)), default="1280x720", show_default=True)
 @click.option("--rounds", default=3, show_default=True, help="all commands in turn, so often")
 def main(images: int, size: str, rounds: int) -> None:
-    """Print the rates that the commands print of themselves, without the start of their engines, and ratios."""
+    """Print what the commands say of their rates, from where their engines are loaded, and ratios."""
     cores = load_settings().threads_per_worker
     contestants = {
         f"denoise, {cores} cores": ["denoise", "frames", "--out"],

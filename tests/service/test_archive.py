@@ -155,7 +155,7 @@ def any_engine(marker: Path) -> int | None:
 
 def links(folder: Path) -> list[str]:
     try:
-        return [os.readlink(path) for path in folder.iterdir()]
+        return [str(path.readlink()) for path in folder.iterdir()]
     except OSError:
         return []
 
