@@ -57,7 +57,9 @@ def ray_cluster(address: str | None, threads: int) -> Iterator[None]:
     import ray
 
     with (
-        tempfile.TemporaryDirectory(prefix="quietframe-", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(
+            prefix="quietframe-", dir=_short_folder(), ignore_cleanup_errors=True
+        ) as folder,
         _only_our_words(Path(folder) / "ray.log"),
     ):
         try:
@@ -146,6 +148,12 @@ def clean_shares(work: Work, pool: Pool, shares: Iterable[list[str]], again: boo
     for batch in told.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in batch.column("told").to_pylist():
             yield Told(**json.loads(row))
+
+
+def _short_folder() -> str:
+    """Ray's sockets lie 84 characters below, and a socket's path has 107 at most."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) < 107 - 84 else "/tmp"  # noqa: S108 - a private folder is made there
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`python -m service.archive.compare`: how fast an archive is beside `quietframe denoise`, and how it scales."""
+"""`python -m service.archive.compare`: how fast an archive is beside `denoise`, and how it scales."""
 
 import re
 import statistics
