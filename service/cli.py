@@ -1,4 +1,4 @@
-"""`quietframe serve | denoise | models | health | bench`."""
+"""`quietframe serve | denoise | video | archive | models | health | bench`."""
 
 import http.client
 import os
@@ -7,6 +7,7 @@ import ssl
 import sys
 import tempfile
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -157,6 +158,52 @@ def video(
         cleaner = video.clean_here(pipeline, Order(None, strength, "raw"))
     if not video.clean_video(source, target, cleaner, frames):
         sys.exit(1)
+
+
+@main.command()
+@click.argument("source")
+@click.argument("dest")
+@click.option("--address", envvar="RAY_ADDRESS", help="host:port of a Ray cluster; without it, this machine")
+@click.option("--engines", type=click.IntRange(1), help="at once; default as many as there is room for")
+@click.option(
+    "--cores", type=click.IntRange(1), help="of each engine; default up to 4, or its share of a GPU"
+)
+@click.option("--model", help="`name` or `name:version`")
+@click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True)
+@click.option("--format", "format", type=FORMATS, help="of images; default that of the input")
+@click.option("--quality", type=click.IntRange(1, 100), help="of JPEG and WebP output")
+@DEVICE
+@STORE
+def archive(
+    source: str,
+    dest: str,
+    address: str | None,
+    engines: int | None,
+    cores: int | None,
+    model: str | None,
+    strength: float,
+    format: ImageFormat | None,
+    quality: int | None,
+    **options: Any,
+) -> None:
+    """Clean a folder or object store of images and videos with Ray, here or on a cluster.
+
+    SOURCE and DEST are folders or URLs (s3://bucket/folder, gs://...). What DEST has is not done again,
+    so the same command goes on after an interruption; what failed is in DEST/_quietframe/failed.jsonl.
+
+    Exit status: 0 all done, 1 some failed (each is named), 2 wrong usage, 130 interrupted.
+    """
+    if not (find_spec("ray") and find_spec("fsspec")):
+        raise click.ClickException("archives need Ray: pip install 'quietframe[ray]'")
+    from service.archive.plan import Terms, plan_archive
+    from service.archive.run import run_archive
+
+    store = _store(options)
+    settings = load_settings()
+    card = store.resolve(model or settings.default_model).card
+    name = f"{card.name}:{card.version}"  # a version that is published meanwhile must not mix in
+    terms = Terms(name, card.sha256, strength, format, quality or settings.jpeg_quality)
+    sys.exit(run_archive(plan_archive(source, dest, terms), settings, address, engines, cores))
 
 
 @main.group()

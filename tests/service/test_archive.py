@@ -1,0 +1,315 @@
+"""Archives: planned without Ray, cleaned with it, and on a cluster whose machine is killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+pytest.importorskip("ray")
+
+from service.archive.cluster import Pool, choose_pool
+from service.archive.folders import Folder
+from service.archive.plan import is_video, shares
+from service.cli import main
+from service.errors import StartError
+from service.throughput import synthetic_frame
+from tests.conftest import ROOT
+from tests.service.test_video import noisy_video
+
+__all__ = ["noisy_video"]  # a fixture
+Pixels = npt.NDArray[np.uint8]
+
+
+def archive(*arguments: object, **environment: str) -> Result:
+    """In this process: for what is said before Ray starts."""
+    return CliRunner().invoke(main, ["archive", *map(str, arguments)], env=environment)
+
+
+@contextmanager
+def archiving(*arguments: object, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "service.cli", "archive", *map(str, arguments)]
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def files_below(folder: Path) -> set[str]:
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] != "_quietframe"
+    }
+
+
+@pytest.fixture
+def source(tmp_path: Path, photo: Pixels) -> Path:
+    folder = tmp_path / "source"
+    (folder / "night").mkdir(parents=True)
+    for name in ("a.png", "night/a.png", "b.jpg"):
+        Image.fromarray(photo[:64, :96]).save(folder / name, quality=95)
+    return folder
+
+
+def test_an_archive_is_cleaned_as_denoise_and_video_do(
+    source: Path, noisy_video: Path, photo: Pixels, tmp_path: Path
+) -> None:
+    dest, plain = tmp_path / "dest", tmp_path / "plain"
+    (source / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (source / "notes.txt").write_text("no image")
+    (source / os.fsdecode(b"caf\xe9.png")).write_bytes((source / "a.png").read_bytes())
+    (source / "c.mp4").write_bytes(noisy_video.read_bytes())
+    with archiving(source, dest, MARK=str(tmp_path)) as process:
+        listening = listening_addresses(tmp_path, process)
+        said = process.communicate(timeout=300)[1]
+    assert process.returncode == 1, said
+    assert listening == {"0100007F"}, "Ray must not be reachable from other machines"
+    assert "failed: broken.png: The png file is corrupt" in said
+    assert "5 of 6 cleaned" in said
+    wait_for(lambda: not processes_of(tmp_path))  # Ray's processes end with ours
+    strangers = [line for line in said.splitlines() if not re.match(r"failed: |.*images/s|\d failed: ", line)]
+    assert not strangers, "Ray's own words are not for our user"
+
+    denoise = [sys.executable, "-m", "service.cli", "denoise", str(source), "-o", str(plain)]
+    subprocess.run(denoise, cwd=ROOT, check=False, capture_output=True)
+    assert (
+        files_below(dest)
+        == {*files_below(plain), "c.mp4"}
+        == files_below(source) - {"broken.png", "notes.txt"}
+    )
+    for name in files_below(plain):
+        assert (dest / name).read_bytes() == (plain / name).read_bytes(), name
+    assert {path.name for path in (dest / "_quietframe").iterdir()} == {"failed.jsonl", "terms.json"}
+    (failure,) = map(json.loads, (dest / "_quietframe" / "failed.jsonl").read_text().splitlines())
+    assert failure["source"] == "broken.png"
+
+    (source / "broken.png").unlink()
+    before = {name: (dest / name).stat().st_mtime_ns for name in files_below(dest)}
+    again = archive(source, dest)
+    assert again.exit_code == 0, again.output
+    assert "0 of 0 cleaned, 5 before" in again.output
+    assert before == {name: (dest / name).stat().st_mtime_ns for name in files_below(dest)}
+    other = archive(source, dest, "--strength", "0.5")
+    assert other.exit_code == 1
+    assert "was begun with strength 1.0 (now 0.5)" in other.output
+
+
+def listening_addresses(marker: Path, process: "subprocess.Popen[str]") -> set[str]:
+    """IPv4 and IPv6 addresses, as /proc has them, that Ray's processes listen on when an engine runs."""
+    seen: set[str] = set()
+    while process.poll() is None and not (seen and any_engine(marker)):
+        inodes = {
+            link.removeprefix("socket:[").removesuffix("]")
+            for pid in processes_of(marker)
+            for link in links(Path(f"/proc/{pid}/fd"))
+        }
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            for line in Path(table).read_text().splitlines()[1:]:
+                _, address, _, state, *_, inode = line.split()[:10]
+                if state == "0A" and inode in inodes:
+                    seen.add(address.split(":")[0][-8:])
+        time.sleep(0.2)
+    return seen
+
+
+def processes_of(marker: Path) -> list[int]:
+    """Those that have MARK=marker, as the command and all that it starts do."""
+    wanted = f"MARK={marker}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdecimal() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def any_engine(marker: Path) -> int | None:
+    """The process of an engine, if there is one."""
+    for pid in processes_of(marker):
+        try:
+            if b"Cleaner" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        except OSError:
+            continue
+    return None
+
+
+def links(folder: Path) -> list[str]:
+    try:
+        return [str(path.readlink()) for path in folder.iterdir()]
+    except OSError:
+        return []
+
+
+def test_what_is_wrong_is_said_before_ray_starts(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    (tmp_path / "empty").mkdir()
+    (source / "a.jpg").write_bytes((source / "b.jpg").read_bytes())
+    for arguments, status, said in (
+        ((tmp_path / "absent", dest), 2, "absent does not exist, or holds no images or videos"),
+        ((tmp_path / "empty", dest), 2, "empty does not exist, or holds no images or videos"),
+        ((source, source), 2, "overlap"),
+        ((source, source / "clean"), 2, "overlap"),
+        ((source / "night", source), 2, "overlap"),
+        ((source, dest, "--format", "webp"), 2, "a.jpg and a.png would both become a.webp"),
+        ((source, "/dev/null/x"), 1, "/dev/null/x cannot be used"),
+        ((source, "memory://x"), 1, "in the memory of one process"),
+        ((source, "nope://x"), 1, "Protocol not known: nope"),
+        ((source, dest, "--address", "127.0.0.1:1"), 1, "no Ray cluster answers at 127.0.0.1:1"),
+        ((source, dest, "--address", "ray://head:10001"), 1, "--address is host:port"),
+        ((source, dest, "--model", "nobody"), 1, "no model 'nobody'"),
+    ):
+        done = archive(*arguments)
+        assert done.exit_code == status, done.output
+        assert said in " ".join(done.output.split())
+        assert "Traceback" not in done.output
+        assert not dest.exists() or not files_below(dest)
+    assert "has no CUDA" in archive(source, dest, QUIETFRAME_DEVICE="cuda").output
+
+
+def test_without_ray_the_extra_is_named(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = archive(source, tmp_path / "dest")
+    assert done.exit_code == 1
+    assert "pip install 'quietframe[ray]'" in done.output
+
+
+@given(
+    st.lists(st.sampled_from(["a.jpg", "b.mp4"]), max_size=600).map(
+        lambda names: [f"{number}{name}" for number, name in enumerate(names)]
+    ),
+    st.integers(1, 40),
+    st.integers(1, 8),
+)
+def test_shares_hold_each_name_once(names: list[str], engines: int, smallest: int) -> None:
+    cut = list(shares(names, engines, smallest))
+    assert [name for share in cut for name in share] == names
+    assert all(len(share) == 1 for share in cut if is_video(share[0]))
+    assert all(len(share) <= 256 for share in cut)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpu", "pool"),
+    [
+        ([(2, 0)], False, Pool(1, 2, 0)),
+        ([(8, 0)], False, Pool(2, 4, 0)),
+        ([(6, 0)], False, Pool(2, 3, 0)),
+        ([(16, 0), (64, 0)], False, Pool(20, 4, 0)),
+        ([(16, 2), (8, 0)], True, Pool(2, 8, 1)),
+    ],
+)
+def test_engines_fill_the_machines(nodes: list[tuple[int, int]], gpu: bool, pool: Pool) -> None:
+    assert choose_pool(nodes, gpu, None, None) == pool
+
+
+def test_engines_that_do_not_fit_are_refused() -> None:
+    for nodes, gpu, cores in (([(2, 0)], True, None), ([(2, 0)], False, 3)):
+        with pytest.raises(StartError):
+            choose_pool(nodes, gpu, None, cores)
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = Folder.at(str(tmp_path / "[odd] *name?"))
+    folder.write("a/b#1.png", b"whole")
+    assert (tmp_path / "[odd] *name?" / "a" / "b#1.png").read_bytes() == b"whole"
+    with pytest.raises(FileNotFoundError):
+        folder.put("a/c.mp4", tmp_path / "absent")
+    with pytest.raises(OSError, match="directory"):
+        folder.write("a", b"is a folder")
+    assert folder.names() == ["a/b#1.png"]
+    assert not [path for path in (tmp_path / "[odd] *name?" / "_quietframe").rglob("*") if path.is_file()]
+
+
+def test_a_machine_that_is_killed_takes_nothing_with_it(
+    soak: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not soak:
+        pytest.skip("a cluster of two machines takes a minute; --soak runs it")
+    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 64}.items():
+        monkeypatch.setenv(name, value)
+    source, dest = tmp_path / "source", tmp_path / "dest"
+    source.mkdir()
+    for number in range(60):
+        (source / f"{number:03}.jpg").write_bytes(synthetic_frame(640, 360))
+    with two_machines() as (address, kill_one), archiving(source, dest, "--address", address) as process:
+        wait_for(lambda: len(files_below(dest)) >= 8)
+        kill_one()
+        done_by_then = len(files_below(dest))
+        said = process.communicate(timeout=300)[1]
+    print(f"killed after {done_by_then} of 60; {said}")
+    assert process.returncode == 0, said
+    assert done_by_then < 60
+    assert "60 of 60 cleaned" in said
+    assert files_below(dest) == files_below(source)
+    for name in files_below(dest):
+        with Image.open(dest / name) as image:
+            image.load()
+            assert image.size == (640, 360)
+    assert {path.name for path in (dest / "_quietframe").iterdir()} == {"terms.json"}
+
+
+def test_an_engine_that_dies_and_a_user_who_interrupts_lose_nothing(soak: bool, tmp_path: Path) -> None:
+    if not soak:
+        pytest.skip("starts Ray twice; --soak runs it")
+    source, dest = tmp_path / "source", tmp_path / "dest"
+    source.mkdir()
+    for number in range(40):
+        (source / f"{number:03}.jpg").write_bytes(synthetic_frame(640, 360))
+    with archiving(source, dest, MARK=str(tmp_path)) as process:
+        wait_for(lambda: len(files_below(dest)) >= 4)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert "the same command goes on from here" in said
+    first = files_below(dest)
+    assert 4 <= len(first) < 40
+    with archiving(source, dest, MARK=str(tmp_path)) as process:
+        wait_for(lambda: len(files_below(dest)) >= len(first) + 4)
+        engine = any_engine(tmp_path)
+        assert engine
+        os.kill(engine, signal.SIGKILL)
+        said = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, said
+    assert f"{40 - len(first)} of {40 - len(first)} cleaned, {len(first)} before" in said
+    assert files_below(dest) == files_below(source)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@contextmanager
+def two_machines() -> Iterator[tuple[str, Callable[[], None]]]:
+    """A Ray cluster of a head and a worker with one core each: its address, and what kills the worker."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        worker = cluster.add_node(num_cpus=1)
+        yield cluster.address, lambda: cluster.remove_node(worker, allow_graceful=False)
+    finally:
+        cluster.shutdown()
