@@ -105,7 +105,11 @@ def _measure(frame: Photo, guide: Photo) -> tuple[Curve, Array]:
     )
     flattest = np.unique(np.concatenate(chosen))
     deviation = np.stack(
-        [np.interp(intensity[flattest, c], curve.intensity[c], curve.deviation[c]) for c in range(len(nodes))], 1
+        [
+            np.interp(intensity[flattest, c], curve.intensity[c], curve.deviation[c])
+            for c in range(len(nodes))
+        ],
+        1,
     )
     shape = (len(flattest), len(nodes), WINDOW, WINDOW)
     return curve, (noisy[flattest] / np.maximum(deviation, 1e-4)[..., None]).reshape(shape)

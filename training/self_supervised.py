@@ -108,9 +108,7 @@ def fine_tune(
 def _measured(network: ResidualUNet, frames: list[Photo]) -> tuple[list[_Frame], NoiseModel]:
     guides = [denoise(network, frame) for frame in frames]
     noise = estimate_noise(frames, guides)
-    deviations = [
-        curve.of(to_tensor(guide)) for curve, guide in zip(noise.curves, guides, strict=True)
-    ]
+    deviations = [curve.of(to_tensor(guide)) for curve, guide in zip(noise.curves, guides, strict=True)]
     return [_Frame(to_tensor(f), deviation) for f, deviation in zip(frames, deviations, strict=True)], noise
 
 

@@ -45,9 +45,7 @@ def trained() -> Level:
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = nn.Sequential(
-            nn.Linear(2, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 2)
-        )
+        network = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 2))
     level = Level(network, SIGMA)
     steps = 1500
     optimiser = torch.optim.Adam(network.parameters(), lr=4e-3)
