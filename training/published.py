@@ -1,0 +1,148 @@
+"""Published models as they run in the service: model.onnx by its card, for pictures of what they do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+from pydantic import TypeAdapter
+
+from model_store import ModelCard, ModelStore
+from training.corruption import AnyCorruption, Gaussian, Mixture, Photo, to_float, to_uint8
+from training.errors import DataError
+from training.plots import Series
+
+LEVELS = (5.0, 10.0, 15.0, 25.0, 35.0, 50.0, 75.0, 100.0, 127.5, 180.0, 255.0)
+
+
+@dataclass(frozen=True)
+class Published:
+    """One version of a model: its card, its graph, and a session that runs it."""
+
+    card: ModelCard
+    graph: bytes
+    session: ort.InferenceSession
+
+    @classmethod
+    def load(cls, store: ModelStore, name: str) -> "Published":
+        """Raises StoreError where the store does not have it."""
+        stored = store.resolve(name)
+        graph = stored.read_verified()
+        return cls(stored.card, graph, ort.InferenceSession(graph, providers=["CPUExecutionProvider"]))
+
+    def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The first output for a batch of the first input."""
+        feeds = {self.card.inputs[0].name: batch}
+        if self.card.takes_strength:
+            feeds["strength"] = np.ones(len(batch), np.float32)
+        answer: npt.NDArray[Any] = self.session.run([self.card.outputs[0].name], feeds)[0]
+        return answer
+
+    def __call__(self, image: Photo) -> Photo:
+        """One image, uint8 `[H, W, C]`."""
+        restored: Photo = self.run(image[None])[0]
+        return restored
+
+    def corrupt(self, clean: Photo, seed: int) -> Photo:
+        """What the model was trained to undo; made smaller first for one that makes it larger."""
+        if self.card.scale > 1:
+            height, width = (side // self.card.scale for side in clean.shape[:2])
+            small = cv2.resize(clean, (width, height), interpolation=cv2.INTER_AREA)
+            clean = np.asarray(small, np.uint8).reshape(height, width, clean.shape[2])
+        noise = Mixture(of=_corruptions(self.card))
+        return to_uint8(noise.apply(to_float(clean), np.random.default_rng(seed)))
+
+
+def _corruptions(card: ModelCard) -> tuple[AnyCorruption, ...]:
+    read = TypeAdapter[AnyCorruption](AnyCorruption).validate_python
+    return tuple(read({"kind": each.kind, "weight": each.share, **each.levels}) for each in card.corruption)
+
+
+def trained_range(card: ModelCard) -> tuple[float, float] | None:
+    """Sigmas (0..255) of the Gaussian noise a model was trained on, if it was."""
+    steps = [step for each in _corruptions(card) for step in getattr(each, "steps", (each,))]
+    ranges = [step.sigma for step in steps if isinstance(step, Gaussian)]
+    return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+
+
+def psnr_by_level(models: Sequence[Published], clean: Sequence[Photo], seed: int) -> dict[str, Series]:
+    """Mean PSNR in dB over images under Gaussian noise, of the noisy images and of each model's."""
+    found: dict[str, list[float]] = {"noisy": [], **{model.card.label: [] for model in models}}
+    for sigma in LEVELS:
+        noise = Gaussian(sigma=(sigma, sigma))
+        noisy = [
+            to_uint8(noise.apply(to_float(image), np.random.default_rng((seed, number))))
+            for number, image in enumerate(clean)
+        ]
+        found["noisy"].append(_psnr(noisy, clean))
+        for model in models:
+            found[model.card.label].append(_psnr([model(image) for image in noisy], clean))
+    return {name: Series(np.array(LEVELS), np.array(values)) for name, values in found.items()}
+
+
+def _psnr(images: Sequence[Photo], clean: Sequence[Photo]) -> float:
+    if images[0].shape != clean[0].shape:
+        raise DataError("the level plot is for models whose output has the size of the input")
+    errors = [
+        np.square(image.astype(np.float64) - other).mean() for image, other in zip(images, clean, strict=True)
+    ]
+    return float(np.mean([10 * np.log10(255**2 / max(error, 1e-3)) for error in errors]))
+
+
+def decode_plane(
+    decoder: Published, codes: npt.NDArray[Any], side: int
+) -> tuple[Photo, tuple[float, float, float, float]]:
+    """Decode a square grid of the plane that holds 98 % of the codes in each direction.
+
+    Returns:
+        uint8 `[side, side, H, W, 1]`, the first row at the top, and (left, right, bottom, top).
+    """
+    if codes.ndim != 2 or codes.shape[1] != 2:
+        raise DataError(f"codes of two numbers can be drawn in a plane, not codes {codes.shape[1:]}")
+    (left, bottom), (right, top) = np.quantile(codes, (0.01, 0.99), axis=0)
+    x, y = np.meshgrid(np.linspace(left, right, side), np.linspace(top, bottom, side))
+    decoded = decoder.run(np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32))
+    return decoded.reshape(side, side, *decoded.shape[1:]), (left, right, bottom, top)
+
+
+def first_filters(model: Published) -> npt.NDArray[np.float32]:
+    """Weights of the first layer as pictures, strongest first: `[K, H, W]` or `[K, H, W, 3]`.
+
+    Raises:
+        DataError: the first layer is neither a convolution nor a matrix on whole images.
+    """
+    weight = _first_weight(onnx.load_model_from_string(model.graph))
+    _, height, width, channels = model.card.inputs[0].shape
+    if weight.ndim == 4:
+        pictures = _unfolded(weight) if weight.shape[1] == 12 else weight.transpose(0, 2, 3, 1)
+    elif isinstance(height, int) and isinstance(width, int) and weight.shape[1] == height * width * channels:
+        pictures = weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
+    else:
+        raise DataError(f"{model.card.label}: a first layer {weight.shape} has no filters to draw")
+    if pictures.shape[3] != 3:
+        pictures = pictures.mean(3)
+    order = np.argsort(-np.square(pictures).reshape(len(pictures), -1).sum(1))
+    strongest: npt.NDArray[np.float32] = pictures[order]
+    return strongest
+
+
+def _first_weight(graph: onnx.ModelProto) -> npt.NDArray[np.float32]:
+    """Of the first Conv `[K, C, h, w]`, or of the first MatMul or Gemm as `[out, in]`."""
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in graph.graph.initializer}
+    for node in graph.graph.node:
+        if node.op_type in ("Conv", "MatMul", "Gemm") and node.input[1] in constants:
+            weight = constants[node.input[1]].astype(np.float32)
+            transposed = any(each.name == "transB" and each.i for each in node.attribute)
+            return weight if node.op_type == "Conv" or transposed else weight.T
+    raise DataError("the graph has no layer with weights of its own")
+
+
+def _unfolded(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """`[K, 2*2*3, h, w]` on the image folded by SpaceToDepth as `[K, 2h, 2w, 3]` on the image."""
+    filters, _, height, width = weight.shape
+    split = weight.reshape(filters, 2, 2, 3, height, width)
+    return split.transpose(0, 4, 1, 5, 2, 3).reshape(filters, 2 * height, 2 * width, 3)
