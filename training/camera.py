@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from training.bayer import demosaiced
+from training.bayer import bilinear, malvar
 from training.errors import DataError
 from training.pixels import Image, srgb_to_linear
 from training.process import Corruption, Deviation, Factor, Fraction, Gain, Photons, ReadNoise, log_uniform
@@ -35,7 +35,8 @@ class Camera(Corruption):
         photons: electrons at white, log-uniform.
         read: read noise, electrons.
         gain: white-balance gain of red and of blue; green has 1.
-        demosaic: probability that the grain comes off a Bayer mosaic by bilinear interpolation.
+        demosaic: probability that the grain comes off a Bayer mosaic.
+        malvar: share of these whose mosaic was interpolated as Malvar et al. do, the rest bilinearly.
         shrink: the frame is read at this multiple of its size and shrunk.
         blur: deviation of the Gaussian the camera smooths with, pixels.
         sharpen: share of what a Gaussian of deviation 1 takes away that is added again.
@@ -49,6 +50,7 @@ class Camera(Corruption):
     read: ReadNoise = (0.0, 6.0)
     gain: Gain = (1.0, 2.2)
     demosaic: float = Field(default=0.6, ge=0, le=1)
+    malvar: float = Field(default=0.6, ge=0, le=1)
     shrink: Factor = (1.0, 2.0)
     blur: Deviation = (0.0, 0.8)
     sharpen: Fraction = (0.0, 0.5)
@@ -78,7 +80,7 @@ class Camera(Corruption):
         shrink = rng.uniform(*self.shrink)
         grain = rng.standard_normal((round(height * shrink), round(width * shrink), channels), np.float32)
         if rng.random() < self.demosaic and channels == 3:
-            grain = demosaiced(grain)
+            grain = malvar(grain) if rng.random() < self.malvar else bilinear(grain)
         if grain.shape != shape:
             smaller = cv2.resize(grain, (width, height), interpolation=cv2.INTER_AREA)
             grain = cast(Image, smaller.reshape(shape))  # OpenCV drops the axis of a single channel

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from training.bayer import demosaiced
+from training.bayer import bilinear
 from training.errors import DataError
 from training.pixels import Image, linear_to_srgb, srgb_to_linear
 from training.process import Corruption, Photons, ReadNoise, log_uniform
@@ -36,5 +36,5 @@ class LowLight(Corruption):
         deviation = np.sqrt(linear / np.float32(photons) + np.float32(read) ** 2)
         noise = deviation * rng.standard_normal(clean.shape, np.float32)
         if rng.random() < self.demosaic and channels == 3:
-            noise = demosaiced(noise)
+            noise = bilinear(noise)
         return linear_to_srgb(linear + noise)

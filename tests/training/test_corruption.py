@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from training.bayer import Demosaic, bilinear, malvar
 from training.corruption import (
     AnyCorruption,
     Camera,
@@ -242,6 +243,21 @@ def test_a_camera_without_processing_is_its_sensor() -> None:
 def test_processing_joins_neighbours(stage: dict[str, float]) -> None:
     camera = Camera.model_validate({"photons": 1000, "contrast": 0, **BARE, **stage})
     assert neighbours(drawn(camera) - GREY) > 0.05
+
+
+def test_a_better_demosaicing_gives_all_channels_the_same_grain() -> None:
+    def channels(share: float) -> float:
+        stage = {"demosaic": 1, "malvar": share}
+        camera = Camera.model_validate({"photons": 1000, "contrast": 0, **BARE, **stage})
+        return float(np.corrcoef((drawn(camera) - GREY).reshape(-1, 3).T)[0, 1])
+
+    assert channels(1) > 0.4
+    assert abs(channels(0)) < 0.05
+
+
+@pytest.mark.parametrize("demosaic", [bilinear, malvar])
+def test_demosaicing_keeps_what_the_channels_share(demosaic: Demosaic) -> None:
+    assert np.allclose(demosaic(np.ones((16, 14, 3), np.float32)), 1)
 
 
 def test_a_steep_tone_curve_quietens_the_dark() -> None:
