@@ -8,6 +8,7 @@ the kernel k, with unit variance, one for all frames; it correlates neighbours a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -115,7 +116,7 @@ def _measure(frame: Photo, guide: Photo) -> tuple[Curve, Array]:
     return curve, (noisy[flattest] / np.maximum(deviation, 1e-4)[..., None]).reshape(shape)
 
 
-def _windows(image: npt.NDArray[np.float32]) -> Array:
+def _windows(image: npt.NDArray[Any]) -> Array:
     """Half-overlapping windows of `[H, W, C]`, `[M, C, WINDOW * WINDOW]`."""
     view = np.lib.stride_tricks.sliding_window_view(image, (WINDOW, WINDOW), axis=(0, 1))
     half = WINDOW // 2
@@ -126,7 +127,8 @@ def _without_plane(windows: Array) -> Array:
     """Subtract the best-fitting plane of each window: what light does to a flat wall."""
     y, x = (np.mgrid[:WINDOW, :WINDOW] - (WINDOW - 1) / 2).reshape(2, -1)
     basis, _ = np.linalg.qr(np.stack([np.ones(WINDOW**2), x, y], 1))
-    return windows - windows @ basis @ basis.T
+    flat: Array = windows - windows @ basis @ basis.T
+    return flat
 
 
 def _covariance(windows: Array) -> Array:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -191,7 +190,7 @@ def levels(
     seed: int,
     out: Path,
 ) -> None:
-    """PSNR of published MODELS against the level of Gaussian noise; the first one's training range is marked."""
+    """PSNR of MODELS against the sigma of Gaussian noise; the training range of the first is marked."""
     from training import plots
     from training.plot_data import test_images
     from training.published import Published, psnr_by_level, trained_range

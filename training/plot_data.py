@@ -88,8 +88,7 @@ def spiral_points(count: int, seed: int) -> npt.NDArray[np.float32]:
     rng = np.random.default_rng(seed)
     radius = np.sqrt(rng.uniform(0.08**2, 0.42**2, count))
     angle = 2 * np.pi * 1.5 * (radius - 0.08) / 0.34
-    points = 0.5 + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
-    return points.astype(np.float32)
+    return np.asarray(0.5 + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1), np.float32)
 
 
 def plane_points(side: int) -> npt.NDArray[np.float32]:

@@ -98,7 +98,8 @@ def latent(
     for number in np.unique(labels):
         inside = labels == number
         scatter.scatter(
-            *codes[inside].T,
+            codes[inside, 0],
+            codes[inside, 1],
             s=26,
             marker=f"${number}$",
             lw=0.2,
@@ -152,7 +153,7 @@ def vector_field(data: Numbers, start: Numbers, moved: Numbers) -> Figure:
     """
     figure = Figure((6.4, 5.6), layout="constrained")
     place = figure.subplots()
-    place.scatter(*data.T, s=3, color=COLOURS[1], label="data", zorder=2, lw=0)
+    place.scatter(data[:, 0], data[:, 1], s=3, color=COLOURS[1], label="data", zorder=2, lw=0)
     step = moved - start
     arrows = place.quiver(
         *start.T,

@@ -151,7 +151,8 @@ def _train(
 
 def _patches(frames: list[_Frame], batch: int, patch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Random patches, mirrored at random: noisy and deviation, `[batch, C, patch, patch]`."""
-    noisy, deviation = [], []
+    noisy: list[Tensor] = []
+    deviation: list[Tensor] = []
     for number in rng.integers(len(frames), size=batch):
         frame = frames[number]
         top, left = (int(rng.integers(side - patch + 1)) for side in frame.noisy.shape[1:])
