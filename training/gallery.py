@@ -71,6 +71,13 @@ def corrupted(clean: Photo, seed: int = 0) -> dict[str, list[Photo]]:
     }
 
 
+def title(caption: str) -> str:
+    """The name of a row and the levels in it, in two lines."""
+    name, _, level = caption.partition(", ")
+    levels = GALLERY[caption][1]
+    return f"{name}\n{level.format(levels[0])} to {level.format(levels[-1])}"
+
+
 def animate(clean: Photo, path: Path) -> None:
     """Write a GIF in which every corruption grows from nothing to its strongest level."""
     frames = []

@@ -149,7 +149,7 @@ def _kernel_behind(measured: Array) -> Array:
     """
     guess = measured
     generator = torch.Generator().manual_seed(0)
-    ones = torch.ones(1, len(measured), WINDOW, WINDOW).expand(2000, -1, -1, -1)
+    ones = torch.ones(1, len(measured), WINDOW, WINDOW).expand(1000, -1, -1, -1)
     for _ in range(3):
         drawn = NoiseModel([], torch.from_numpy(_kernel(guess)).float()).draw(ones, generator)
         flat = _without_plane(drawn.flatten(2).numpy().astype(np.float64))

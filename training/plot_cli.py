@@ -69,10 +69,7 @@ def corruption(out: Path) -> None:
     from training import gallery, plots
 
     clean = gallery.example()
-    rows = {
-        f"{caption.split(',')[0]}": [clean, *pictures]
-        for caption, pictures in gallery.corrupted(clean).items()
-    }
+    rows = {gallery.title(caption): [clean, *each] for caption, each in gallery.corrupted(clean).items()}
     _said(plots.save(plots.grid(rows), out / "corruption"))
     gallery.animate(gallery.example(160), out / "corruption.gif")
     _said([out / "corruption.gif"])

@@ -12,7 +12,7 @@ import skimage.data
 
 from model_store import ModelCard
 from training.corruption import Photo
-from training.data import gray, image_files, read_rgb
+from training.data import gray, read_photos
 from training.errors import DataError
 
 
@@ -48,8 +48,8 @@ def test_images(
     if folder is None:
         photos: list[Photo] = [skimage.data.coffee(), skimage.data.chelsea(), skimage.data.astronaut()]
     else:
-        files = image_files(folder)
-        photos = [read_rgb(files[each]) for each in rng.permutation(len(files))[:count]]
+        found = read_photos(folder, 1)
+        photos = [found[each] for each in rng.permutation(len(found))[:count]]
     if sides:
         size = (sides[1], sides[0])
         photos = [

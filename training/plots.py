@@ -64,16 +64,10 @@ def learning_curves(curves: Mapping[str, Mapping[str, Series]]) -> Figure:
         figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
     ):
         for number, (label, series) in enumerate(lines.items()):
-            few = len(series.x) <= 30
-            place.plot(
-                series.x,
-                series.y,
-                color=COLOURS[number],
-                lw=1.4,
-                label=label,
-                marker=MARKERS[number] if few else None,
-                ms=4,
-            )
+            smooth = _smoothed(series.y)
+            marker = MARKERS[number] if len(series.x) <= 30 else None
+            place.plot(series.x, series.y, color=COLOURS[number], lw=0.5, alpha=0.3)
+            place.plot(series.x, smooth, color=COLOURS[number], lw=1.6, label=label, marker=marker, ms=4)
         place.set_xlabel("step")
         place.set_ylabel(title)
         _open(place)
@@ -192,6 +186,17 @@ def levels(curves: Mapping[str, Series], trained: tuple[float, float] | None) ->
     place.legend(frameon=False)
     _open(place)
     return figure
+
+
+def _smoothed(values: Numbers) -> Numbers:
+    """Running mean over the 25 nearest of a long series, fewer at its ends; a short one as it is."""
+    if len(values) <= 200:
+        return values
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    low, high = np.maximum(place - 12, 0), np.minimum(place + 13, len(values))
+    mean: Numbers = (sums[high] - sums[low]) / (high - low)
+    return mean
 
 
 def _show(place: Axes, picture: Photo) -> None:
