@@ -1,4 +1,4 @@
-"""Noise of a known law on real photographs: what is measured, learnt and claimed is compared with the truth."""
+"""Noise of a known law on real photographs: what is measured and claimed is compared with the truth."""
 
 import cv2
 import numpy as np
