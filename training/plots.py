@@ -26,10 +26,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 @dataclass(frozen=True)
 class Series:
-    """Values over steps or levels, of one length."""
+    """Values over steps or levels, of one length; where they jitter a running mean is drawn over them."""
 
     x: Numbers
     y: Numbers
+    jitters: bool = False
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
@@ -46,8 +47,9 @@ def grid(rows: Mapping[str, Sequence[Photo]]) -> Figure:
     """Pictures in labelled rows, as original, noisy and reconstructed; uint8 `[H, W, 1 or 3]` each."""
     columns = max(len(pictures) for pictures in rows.values())
     cell = 0.9 if columns > 5 else 2.2
-    figure = Figure((1.1 + cell * columns, cell * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    heights = [max(each.shape[0] / each.shape[1] for each in pictures) for pictures in rows.values()]
+    figure = Figure((1.1 + cell * columns, cell * sum(heights) + 0.1 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):
         for place, picture in zip(line, pictures, strict=False):
             _show(place, picture)
@@ -64,7 +66,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, Series]]) -> Figure:
         figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
     ):
         for number, (label, series) in enumerate(lines.items()):
-            smooth = _smoothed(series.y)
+            smooth = _smoothed(series.y) if series.jitters else series.y
             marker = MARKERS[number] if len(series.x) <= 30 else None
             place.plot(series.x, series.y, color=COLOURS[number], lw=0.5, alpha=0.3)
             place.plot(series.x, smooth, color=COLOURS[number], lw=1.6, label=label, marker=marker, ms=4)
@@ -140,6 +142,8 @@ def filters(weights: Numbers, columns: int = 12) -> Figure:
 def vector_field(data: Numbers, start: Numbers, moved: Numbers) -> Figure:
     """Where a DAE moves points of the plane: arrows r(x) - x over the data (Alain & Bengio 2014, figure 5).
 
+    Arrows longer than the spacing of their starts are cut to it; the colour tells the length.
+
     Args:
         data: `[N, 2]`, points of the manifold.
         start: x, `[M, 2]`.
@@ -149,10 +153,13 @@ def vector_field(data: Numbers, start: Numbers, moved: Numbers) -> Figure:
     place = figure.subplots()
     place.scatter(data[:, 0], data[:, 1], s=3, color=COLOURS[1], label="data", zorder=2, lw=0)
     step = moved - start
+    length = np.hypot(*step.T)
+    cell = np.sqrt(np.prod(np.ptp(start, axis=0)) / len(start))
+    shown = step * np.minimum(1, cell / np.maximum(length, 1e-12))[:, None]
     arrows = place.quiver(
         *start.T,
-        *step.T,
-        np.hypot(*step.T),
+        *shown.T,
+        length,
         cmap="cividis",
         angles="xy",
         scale_units="xy",

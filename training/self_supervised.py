@@ -32,8 +32,9 @@ from training.networks import ResidualUNet, denoise_uint8
 from training.noise_model import NoiseModel, estimate_noise
 
 MIXING = 0.5  # the a of the pairs: y + a m has 1.12 times the frame's deviation
-HELD_OUT = 4  # every fourth frame is kept for validation, at most:
-MOST_HELD_OUT = 8
+HELD_OUT = 4  # every fourth frame is kept for validation
+MOST_FRAMES = 32  # of more, so many are taken, evenly
+LARGEST = 1024  # pixels a side; of a larger frame the middle is taken
 TILE = 32
 _PROBE = 0.1  # step of the derivative in Stein's estimate, in deviations of the noise
 
@@ -104,14 +105,20 @@ def fine_tune(
         raise DataError("one frame is held out to see whether it helped, so two noisy frames are the least")
     if min(min(frame.shape[:2]) for frame in frames) < tuning.patch:
         raise DataError(f"every frame has to be at least {tuning.patch} pixels a side")
-    apart = max(HELD_OUT, math.ceil(len(frames) / MOST_HELD_OUT)) if len(frames) >= HELD_OUT else len(frames)
-    held_out = list(frames[apart - 1 :: apart])
+    frames = [_middle(frame) for frame in frames[:: math.ceil(len(frames) / MOST_FRAMES)]]
+    apart = min(HELD_OUT, len(frames))
+    held_out = frames[apart - 1 :: apart]
     learning = [frame for number, frame in enumerate(frames, 1) if number % apart]
     tuned = copy.deepcopy(network).train()
     _train(tuned, *_measured(network, learning), tuning, each_step)
     validation, noise = _measured(network, held_out)
     before, after = (stein_risk(each.eval(), validation, noise, tuning.seed) for each in (network, tuned))
     return _compare(tuned, before, after)
+
+
+def _middle(frame: Photo) -> Photo:
+    top, left = (max(0, side - LARGEST) // 2 for side in frame.shape[:2])
+    return frame[top : top + LARGEST, left : left + LARGEST]
 
 
 def _measured(network: ResidualUNet, frames: list[Photo]) -> tuple[list[Frame], NoiseModel]:

@@ -23,7 +23,7 @@ DIGITS = RNG.integers(0, 256, (3, 28, 28, 1), np.uint8)
 FIGURES: dict[str, Any] = {
     "grid": lambda: plots.grid({"original": list(DIGITS), "reconstructed": list(DIGITS[:2])}),
     "curves": lambda: plots.learning_curves(
-        {"loss": {"training": plots.Series(np.arange(300), RNG.random(300))}, "PSNR / dB": {}}
+        {"loss": {"training": plots.Series(np.arange(300), RNG.random(300), jitters=True)}, "PSNR / dB": {}}
     ),
     "latent": lambda: plots.latent(
         RNG.random((40, 2)), np.arange(40) % 10, np.tile(DIGITS[:1], (4, 4, 1, 1, 1)), (0, 1, 0, 1)
