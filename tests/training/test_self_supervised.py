@@ -34,9 +34,8 @@ def noisy(clean: Photo, seed: int) -> Photo:
 @pytest.fixture(scope="module")
 def clean() -> list[Photo]:
     """Photographs, smooth and dull enough that no noise is clipped."""
-    squares = (skimage.data.coffee()[:400, 100:500], skimage.data.astronaut()[:400, 50:450])
-    halves = [cv2.resize(each, (160, 160), interpolation=cv2.INTER_AREA) for each in squares]
-    return [to_uint8(0.25 + 0.5 * to_float(np.asarray(each, np.uint8))) for each in halves]
+    crops = (skimage.data.coffee()[100:292, 150:342], skimage.data.astronaut()[:192, 140:332])
+    return [to_uint8(0.25 + 0.5 * to_float(each)) for each in crops]
 
 
 @pytest.fixture(scope="module")
