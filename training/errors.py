@@ -19,3 +19,7 @@ class DivergedError(TrainingError):
 
 class ParityError(TrainingError):
     """The exported graph does not compute what the network computes."""
+
+
+class NotBetterError(TrainingError):
+    """What was fine-tuned is not better than what it began with."""

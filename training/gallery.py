@@ -71,6 +71,14 @@ def corrupted(clean: Photo, seed: int = 0) -> dict[str, list[Photo]]:
     }
 
 
+def title(caption: str) -> str:
+    """The name of a row and the levels in it, in two lines."""
+    name, _, level = caption.partition(", ")
+    field = level[level.index("{") : level.index("}") + 1]
+    mild, *_, strong = (field.format(each) for each in GALLERY[caption][1])
+    return f"{name}\n{level.replace(field, f'{mild} to {strong}')}"
+
+
 def animate(clean: Photo, path: Path) -> None:
     """Write a GIF in which every corruption grows from nothing to its strongest level."""
     frames = []

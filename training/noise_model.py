@@ -6,8 +6,10 @@ Here n = s(x) * (k conv z), z ~ N(0, I): the deviation s is a curve for each cha
 the kernel k, with unit variance, one for all frames; it correlates neighbours and channels.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +28,8 @@ REACH = 6  # pixels; correlations beyond are taken to be none
 LEVELS = 8  # nodes of a curve
 FLAT = 0.25  # share of the windows of a level whose scene is taken to be flat
 FAINTEST = 0.75  # grey levels; what rounding to 8 bits leaves (0.29) is no noise to learn from
+MOST_WINDOWS = 8000  # looked at in one frame, and
+MOST_FLAT = 1000  # of them for the correlations
 _SPECTRUM = 32
 _DEGREES = WINDOW**2 / (WINDOW**2 - 3)  # a plane has three
 
@@ -75,8 +79,7 @@ def estimate_noise(frames: Sequence[Photo], guides: Sequence[Photo]) -> NoiseMod
     strength = float(np.median([curve.deviation for curve, _ in measured])) * 255
     if strength < FAINTEST:
         raise DataError(f"the frames have hardly any noise ({strength:.2f} of 255 levels); nothing to learn")
-    covariance = _covariance(np.concatenate([flat for _, flat in measured]))
-    kernel = _kernel_behind(covariance)
+    kernel = _kernel_behind(np.mean([_covariance(flat) for _, flat in measured], axis=0))
     # The plane that each window lost held noise too: the kernel knows how much.
     lost = np.sqrt(np.square(kernel).sum((1, 2, 3)))
     curves = [Curve(curve.intensity, curve.deviation * lost[:, None]) for curve, _ in measured]
@@ -104,6 +107,7 @@ def _measure(frame: Photo, guide: Photo) -> tuple[Curve, Array]:
         np.array([[np.sqrt(np.median(variance[g, c])) for g in flat] for c, flat in enumerate(nodes)]),
     )
     flattest = np.unique(np.concatenate(chosen))
+    flattest = flattest[:: math.ceil(len(flattest) / MOST_FLAT)]
     deviation = np.stack(
         [
             np.interp(intensity[flattest, c], curve.intensity[c], curve.deviation[c])
@@ -115,18 +119,19 @@ def _measure(frame: Photo, guide: Photo) -> tuple[Curve, Array]:
     return curve, (noisy[flattest] / np.maximum(deviation, 1e-4)[..., None]).reshape(shape)
 
 
-def _windows(image: npt.NDArray[np.float32]) -> Array:
-    """Half-overlapping windows of `[H, W, C]`, `[M, C, WINDOW * WINDOW]`."""
+def _windows(image: npt.NDArray[Any]) -> Array:
+    """Half-overlapping windows of `[H, W, C]`, of a large image fewer, `[M, C, WINDOW * WINDOW]`."""
     view = np.lib.stride_tricks.sliding_window_view(image, (WINDOW, WINDOW), axis=(0, 1))
-    half = WINDOW // 2
-    return view[::half, ::half].reshape(-1, image.shape[2], WINDOW**2).astype(np.float64)
+    apart = max(WINDOW // 2, math.isqrt(image.shape[0] * image.shape[1] // MOST_WINDOWS))
+    return view[::apart, ::apart].reshape(-1, image.shape[2], WINDOW**2).astype(np.float64)
 
 
 def _without_plane(windows: Array) -> Array:
     """Subtract the best-fitting plane of each window: what light does to a flat wall."""
     y, x = (np.mgrid[:WINDOW, :WINDOW] - (WINDOW - 1) / 2).reshape(2, -1)
     basis, _ = np.linalg.qr(np.stack([np.ones(WINDOW**2), x, y], 1))
-    return windows - windows @ basis @ basis.T
+    flat: Array = windows - windows @ basis @ basis.T
+    return flat
 
 
 def _covariance(windows: Array) -> Array:
@@ -147,7 +152,7 @@ def _kernel_behind(measured: Array) -> Array:
     """
     guess = measured
     generator = torch.Generator().manual_seed(0)
-    ones = torch.ones(1, len(measured), WINDOW, WINDOW).expand(2000, -1, -1, -1)
+    ones = torch.ones(1, len(measured), WINDOW, WINDOW).expand(1000, -1, -1, -1)
     for _ in range(3):
         drawn = NoiseModel([], torch.from_numpy(_kernel(guess)).float()).draw(ones, generator)
         flat = _without_plane(drawn.flatten(2).numpy().astype(np.float64))

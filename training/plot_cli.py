@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -70,10 +69,7 @@ def corruption(out: Path) -> None:
     from training import gallery, plots
 
     clean = gallery.example()
-    rows = {
-        f"{caption.split(',')[0]}": [clean, *pictures]
-        for caption, pictures in gallery.corrupted(clean).items()
-    }
+    rows = {gallery.title(caption): [clean, *each] for caption, each in gallery.corrupted(clean).items()}
     _said(plots.save(plots.grid(rows), out / "corruption"))
     gallery.animate(gallery.example(160), out / "corruption.gif")
     _said([out / "corruption.gif"])
@@ -191,7 +187,7 @@ def levels(
     seed: int,
     out: Path,
 ) -> None:
-    """PSNR of published MODELS against the level of Gaussian noise; the first one's training range is marked."""
+    """PSNR of MODELS against the sigma of Gaussian noise; the training range of the first is marked."""
     from training import plots
     from training.plot_data import test_images
     from training.published import Published, psnr_by_level, trained_range

@@ -12,7 +12,7 @@ import skimage.data
 
 from model_store import ModelCard
 from training.corruption import Photo
-from training.data import gray, image_files, read_rgb
+from training.data import gray, read_photos
 from training.errors import DataError
 
 
@@ -48,8 +48,8 @@ def test_images(
     if folder is None:
         photos: list[Photo] = [skimage.data.coffee(), skimage.data.chelsea(), skimage.data.astronaut()]
     else:
-        files = image_files(folder)
-        photos = [read_rgb(files[each]) for each in rng.permutation(len(files))[:count]]
+        found = read_photos(folder, 1)
+        photos = [found[each] for each in rng.permutation(len(found))[:count]]
     if sides:
         size = (sides[1], sides[0])
         photos = [
@@ -88,8 +88,7 @@ def spiral_points(count: int, seed: int) -> npt.NDArray[np.float32]:
     rng = np.random.default_rng(seed)
     radius = np.sqrt(rng.uniform(0.08**2, 0.42**2, count))
     angle = 2 * np.pi * 1.5 * (radius - 0.08) / 0.34
-    points = 0.5 + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
-    return points.astype(np.float32)
+    return np.asarray(0.5 + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1), np.float32)
 
 
 def plane_points(side: int) -> npt.NDArray[np.float32]:

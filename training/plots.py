@@ -26,10 +26,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 @dataclass(frozen=True)
 class Series:
-    """Values over steps or levels, of one length."""
+    """Values over steps or levels, of one length; where they jitter a running mean is drawn over them."""
 
     x: Numbers
     y: Numbers
+    jitters: bool = False
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
@@ -46,8 +47,9 @@ def grid(rows: Mapping[str, Sequence[Photo]]) -> Figure:
     """Pictures in labelled rows, as original, noisy and reconstructed; uint8 `[H, W, 1 or 3]` each."""
     columns = max(len(pictures) for pictures in rows.values())
     cell = 0.9 if columns > 5 else 2.2
-    figure = Figure((1.1 + cell * columns, cell * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    heights = [max(each.shape[0] / each.shape[1] for each in pictures) for pictures in rows.values()]
+    figure = Figure((1.1 + cell * columns, cell * sum(heights) + 0.1 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):
         for place, picture in zip(line, pictures, strict=False):
             _show(place, picture)
@@ -64,16 +66,10 @@ def learning_curves(curves: Mapping[str, Mapping[str, Series]]) -> Figure:
         figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
     ):
         for number, (label, series) in enumerate(lines.items()):
-            few = len(series.x) <= 30
-            place.plot(
-                series.x,
-                series.y,
-                color=COLOURS[number],
-                lw=1.4,
-                label=label,
-                marker=MARKERS[number] if few else None,
-                ms=4,
-            )
+            smooth = _smoothed(series.y) if series.jitters else series.y
+            marker = MARKERS[number] if len(series.x) <= 30 else None
+            place.plot(series.x, series.y, color=COLOURS[number], lw=0.5, alpha=0.3)
+            place.plot(series.x, smooth, color=COLOURS[number], lw=1.6, label=label, marker=marker, ms=4)
         place.set_xlabel("step")
         place.set_ylabel(title)
         _open(place)
@@ -98,7 +94,8 @@ def latent(
     for number in np.unique(labels):
         inside = labels == number
         scatter.scatter(
-            *codes[inside].T,
+            codes[inside, 0],
+            codes[inside, 1],
             s=26,
             marker=f"${number}$",
             lw=0.2,
@@ -145,6 +142,8 @@ def filters(weights: Numbers, columns: int = 12) -> Figure:
 def vector_field(data: Numbers, start: Numbers, moved: Numbers) -> Figure:
     """Where a DAE moves points of the plane: arrows r(x) - x over the data (Alain & Bengio 2014, figure 5).
 
+    Arrows longer than the spacing of their starts are cut to it; the colour tells the length.
+
     Args:
         data: `[N, 2]`, points of the manifold.
         start: x, `[M, 2]`.
@@ -152,12 +151,15 @@ def vector_field(data: Numbers, start: Numbers, moved: Numbers) -> Figure:
     """
     figure = Figure((6.4, 5.6), layout="constrained")
     place = figure.subplots()
-    place.scatter(*data.T, s=3, color=COLOURS[1], label="data", zorder=2, lw=0)
+    place.scatter(data[:, 0], data[:, 1], s=3, color=COLOURS[1], label="data", zorder=2, lw=0)
     step = moved - start
+    length = np.hypot(*step.T)
+    cell = np.sqrt(np.prod(np.ptp(start, axis=0)) / len(start))
+    shown = step * np.minimum(1, cell / np.maximum(length, 1e-12))[:, None]
     arrows = place.quiver(
         *start.T,
-        *step.T,
-        np.hypot(*step.T),
+        *shown.T,
+        length,
         cmap="cividis",
         angles="xy",
         scale_units="xy",
@@ -191,6 +193,17 @@ def levels(curves: Mapping[str, Series], trained: tuple[float, float] | None) ->
     place.legend(frameon=False)
     _open(place)
     return figure
+
+
+def _smoothed(values: Numbers) -> Numbers:
+    """Running mean over the 25 nearest of a long series, fewer at its ends; a short one as it is."""
+    if len(values) <= 200:
+        return values
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    low, high = np.maximum(place - 12, 0), np.minimum(place + 13, len(values))
+    mean: Numbers = (sums[high] - sums[low]) / (high - low)
+    return mean
 
 
 def _show(place: Axes, picture: Photo) -> None:

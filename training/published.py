@@ -116,11 +116,11 @@ def first_filters(model: Published) -> npt.NDArray[np.float32]:
         DataError: the first layer is neither a convolution nor a matrix on whole images.
     """
     weight = _first_weight(onnx.load_model_from_string(model.graph))
-    _, height, width, channels = model.card.inputs[0].shape
+    sides: tuple[Any, ...] = model.card.inputs[0].shape[1:]
     if weight.ndim == 4:
         pictures = _unfolded(weight) if weight.shape[1] == 12 else weight.transpose(0, 2, 3, 1)
-    elif isinstance(height, int) and isinstance(width, int) and weight.shape[1] == height * width * channels:
-        pictures = weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
+    elif all(isinstance(side, int) for side in sides) and weight.shape[1] == np.prod(sides):
+        pictures = weight.reshape(-1, sides[2], sides[0], sides[1]).transpose(0, 2, 3, 1)
     else:
         raise DataError(f"{model.card.label}: a first layer {weight.shape} has no filters to draw")
     if pictures.shape[3] != 3:

@@ -32,7 +32,11 @@ def read_curves(run: Path) -> dict[str, dict[str, Series]]:
                     if text and column not in ("step", "epoch"):
                         values.setdefault(column, {})[int(row["step"])] = float(text)
     panels = {
-        title: {label: _series(values[column]) for column, label in lines.items() if column in values}
+        title: {
+            label: _series(values[column], label == "training")
+            for column, label in lines.items()
+            if column in values
+        }
         for title, lines in _PANELS.items()
     }
     drawn = {title: lines for title, lines in panels.items() if lines}
@@ -47,6 +51,6 @@ def _part(path: Path) -> tuple[int, str]:
     return (int(number) if number.isdecimal() else -1, str(path))
 
 
-def _series(by_step: dict[int, float]) -> Series:
+def _series(by_step: dict[int, float], jitters: bool) -> Series:
     steps = sorted(by_step)
-    return Series(np.array(steps), np.array([by_step[step] for step in steps]))
+    return Series(np.array(steps), np.array([by_step[step] for step in steps]), jitters)

@@ -55,7 +55,7 @@ def trained() -> Level:
         noisy = clean + SIGMA * torch.randn(clean.shape, generator=generator)
         loss = denoising_score_matching(level.score(noisy), clean, noisy, SIGMA)
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()
     return level

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from training.corruption import Gaussian, to_float, to_uint8
+from training.errors import DataError, NotBetterError
+from training.export import load_run
+from training.fit import fit
+from training.own_camera import adapt
+from training.recipe import Recipe
+from training.self_supervised import Tuning
+
+
+def test_a_run_is_adapted_to_a_folder_of_noisy_frames_or_left_alone(
+    recipe: Recipe, photos: Path, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    fit(recipe, photos, begun, workers=0)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    clean = 0.25 + 0.5 * to_float(skimage.data.coffee()[100:228, 150:278])
+    noise = Gaussian(sigma=(20, 20))
+    for number in range(3):
+        noisy = to_uint8(noise.apply(clean, np.random.default_rng(number)))
+        Image.fromarray(noisy).save(frames / f"{number}.png")
+    (frames / "broken.png").write_bytes(b"no image")
+
+    with pytest.raises(NotBetterError, match="not better for certain"):
+        adapt(frames, begun, tmp_path / "worse", Tuning(steps=2, rate=0.1, batch=1, patch=32))
+    assert not (tmp_path / "worse").exists()
+
+    outcome = adapt(frames, begun, tmp_path / "better", Tuning(steps=40, rate=4e-3, batch=4, patch=64))
+    kept, network, effort = load_run(tmp_path / "better")
+    assert kept.name == "own-camera"
+    assert effort.steps == 40
+    assert effort.photographs == 3
+    assert effort.earlier[-1]["steps"] == recipe.fit.steps
+    found, expected = network.state_dict(), outcome.network.state_dict()
+    assert all((found[name] == expected[name]).all() for name in expected)
+    with pytest.raises(DataError, match="exists already"):
+        adapt(frames, begun, tmp_path / "better")

@@ -1,0 +1,95 @@
+"""The production network for one camera: fine-tuned on a folder of its noisy frames, kept as a run."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.data import read_photos
+from training.errors import DataError, NotBetterError
+from training.export import load_run
+from training.fit import Denoiser
+from training.networks import ResidualUNet
+from training.recipe import Recipe
+from training.self_supervised import Outcome, Tuning, fine_tune
+
+NAME = "own-camera"
+
+
+def adapt(
+    frames: Path,
+    begin_with: Path,
+    run: Path,
+    tuning: Tuning | None = None,
+    each_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> Outcome:
+    """Fine-tune the network of one run and keep it as another, which `evaluate` and `export` take.
+
+    Args:
+        frames: folder of noisy frames of one camera, straight from it; files that cannot be read or
+            are smaller than a patch are named in the log and skipped.
+        begin_with: a run of the production network.
+        run: where last.ckpt is written, if the network is better than before.
+
+    Raises:
+        DataError: nothing to begin with or to learn from, or `run` holds a network already.
+        NotBetterError: held-out frames do not say that it is better; nothing is written.
+    """
+    tuning = tuning or Tuning()
+    last = run / "last.ckpt"
+    if last.exists():
+        raise DataError(f"{last} exists already; give another --run")
+    base, network, _ = load_run(begin_with)
+    if not isinstance(network, ResidualUNet):
+        raise DataError(f"{begin_with} holds a {base.network.kind}; a run of kind unet can be adapted")
+    photos = read_photos(frames, tuning.patch)
+    begun = time.monotonic()
+    outcome = fine_tune(network, photos, tuning, each_step)
+    if not outcome.improved:
+        raise NotBetterError(
+            f"on held-out frames the change is {outcome.after - outcome.before:+.2f} dB, give or take"
+            f" {2 * outcome.error:.2f}, which is not better for certain: {run} is not written;"
+            " try more frames, other scenes, or keep the model you have"
+        )
+    model = Denoiser(_recipe(base, tuning, len(photos)))
+    model.network.load_state_dict(outcome.network.state_dict())
+    model.photographs, model.steps_done = len(photos), tuning.steps
+    model.seconds_done = time.monotonic() - begun
+    model.earlier = _history(torch.load(begin_with / "last.ckpt", map_location="cpu", weights_only=True))
+    _write(last, model)
+    return outcome
+
+
+def _recipe(base: Recipe, tuning: Tuning, frames: int) -> Recipe:
+    own = f"Fine-tuned on {frames} noisy frames of one camera alone; others may be served worse than before."
+    fit = {"loss": "mse", "optimiser": "adamw", "rate": tuning.rate, "batch": tuning.batch,
+           "steps": tuning.steps, "minutes": None, "warmup": 0, "ema": 0.0, "precision": "32-true",
+           "seed": tuning.seed}  # fmt: skip
+    change = {
+        "name": NAME,
+        "summary": f"{base.name}, fine-tuned to one camera's noise by Recorrupted-to-Recorrupted",
+        "limits": (own, *base.limits),
+        "fit": base.fit.model_copy(update=fit),
+    }
+    return base.model_copy(update=change)
+
+
+def _history(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    trained = {key: checkpoint["recipe"][key] for key in ("fit", "corruption", "data")}
+    minutes = round(checkpoint["seconds_done"] / 60, 1)
+    return [*checkpoint["earlier"], {**trained, "steps": checkpoint["steps_done"], "minutes": minutes}]
+
+
+def _write(path: Path, model: Denoiser) -> None:
+    content: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(content)
+    draft = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, draft)
+        draft.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's zip writer turns a failed write into the latter
+        draft.unlink(missing_ok=True)
+        raise DataError(f"{path} cannot be written ({error})") from None
