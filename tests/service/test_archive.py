@@ -33,6 +33,20 @@ from tests.service.test_video import noisy_video
 __all__ = ["noisy_video"]  # a fixture
 Pixels = npt.NDArray[np.uint8]
 
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
+# In a process of its own: Ray reads its environment once. It goes on a step with each line it gets.
+TWO_MACHINES = """
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+worker = cluster.add_node(num_cpus=1)
+print(cluster.address, flush=True)
+input()
+cluster.remove_node(worker, allow_graceful=False)
+print("killed", flush=True)
+input()
+cluster.shutdown()
+"""
+
 
 def archive(*arguments: object, **environment: str) -> Result:
     """In this process: for what is said before Ray starts."""
@@ -241,18 +255,17 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "[odd] *name?" / "_quietframe").rglob("*") if path.is_file()]
 
 
-def test_a_machine_that_is_killed_takes_nothing_with_it(
-    soak: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_is_killed_takes_nothing_with_it(soak: bool, tmp_path: Path) -> None:
     if not soak:
         pytest.skip("a cluster of two machines takes a minute; --soak runs it")
-    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 64}.items():
-        monkeypatch.setenv(name, value)
     source, dest = tmp_path / "source", tmp_path / "dest"
     source.mkdir()
     for number in range(60):
         (source / f"{number:03}.jpg").write_bytes(synthetic_frame(640, 360))
-    with two_machines() as (address, kill_one), archiving(source, dest, "--address", address) as process:
+    with (
+        two_machines() as (address, kill_one),
+        archiving(source, dest, "--address", address, **TOKEN) as process,
+    ):
         wait_for(lambda: len(files_below(dest)) >= 8)
         kill_one()
         done_by_then = len(files_below(dest))
@@ -305,11 +318,21 @@ def wait_for(condition: Callable[[], bool]) -> None:
 @contextmanager
 def two_machines() -> Iterator[tuple[str, Callable[[], None]]]:
     """A Ray cluster of a head and a worker with one core each: its address, and what kills the worker."""
-    from ray.cluster_utils import Cluster
+    with subprocess.Popen(
+        [sys.executable, "-c", TWO_MACHINES],
+        env={**os.environ, **TOKEN},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as cluster:
+        requests, answers = cluster.stdin, cluster.stdout
+        assert requests
+        assert answers
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        worker = cluster.add_node(num_cpus=1)
-        yield cluster.address, lambda: cluster.remove_node(worker, allow_graceful=False)
-    finally:
-        cluster.shutdown()
+        def kill_one() -> None:
+            requests.write("\n")
+            requests.flush()
+            assert answers.readline() == "killed\n"
+
+        yield answers.readline().strip(), kill_one
+        requests.write("\n")
