@@ -27,6 +27,7 @@ _ALONE = {
     # Ray binds to every interface where clusters are possible; without, to loopback as on a Mac.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
+    "RAY_worker_niceness": "0",  # engines are what the user has started, and not in the background of it
 }
 
 
