@@ -56,6 +56,7 @@ def ray_cluster(address: str | None, threads: int) -> Iterator[None]:
     else:
         os.environ.update(_ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
     import ray
+    from ray.exceptions import RayError
 
     with (
         tempfile.TemporaryDirectory(
@@ -76,9 +77,9 @@ def ray_cluster(address: str | None, threads: int) -> Iterator[None]:
                     logging_level=logging.ERROR,
                     _temp_dir=folder,
                 )
-        except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+        except (RayError, RuntimeError, ValueError, OSError) as error:
             place = f"the Ray cluster at {address} cannot be used" if address else "Ray does not start"
-            raise StartError(f"{place}: {in_one_line(error)}") from None
+            raise StartError(f"{place}: {in_one_line(error)[:300]}") from None
         # Ray would end us at once; a run that is told to stop says how far it got.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -159,18 +160,18 @@ def _short_folder() -> str:
 
 @contextmanager
 def _only_our_words(log: Path) -> Iterator[None]:
-    """Ray's C++ half writes to standard error by its number: that becomes `log`, and ours a copy of it."""
-    copy = os.dup(2)
-    with log.open("wb") as file:
-        os.dup2(file.fileno(), 2)
-    before = sys.stderr
+    """Ray tells of its machines on standard output, which is not for us to use, and its C++ half writes to
+    standard error by its number: both become `log`, and our standard error a copy of what it was."""
+    copy, before = os.dup(2), sys.stderr
     sys.stderr = os.fdopen(copy, "w", buffering=1, encoding=before.encoding, errors="backslashreplace")
-    try:
-        yield
-    finally:
-        os.dup2(copy, 2)
-        sys.stderr.close()
-        sys.stderr = before
+    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(copy, 2)
+            sys.stderr.close()
+            sys.stderr = before
 
 
 def _calm(context: Any) -> None:
