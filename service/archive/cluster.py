@@ -56,7 +56,6 @@ def ray_cluster(address: str | None, threads: int) -> Iterator[None]:
     else:
         os.environ.update(_ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
     import ray
-    from ray.exceptions import RayError
 
     with (
         tempfile.TemporaryDirectory(
@@ -77,7 +76,7 @@ def ray_cluster(address: str | None, threads: int) -> Iterator[None]:
                     logging_level=logging.ERROR,
                     _temp_dir=folder,
                 )
-        except (RayError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # Ray raises that class itself, too
             place = f"the Ray cluster at {address} cannot be used" if address else "Ray does not start"
             raise StartError(f"{place}: {in_one_line(error)[:300]}") from None
         # Ray would end us at once; a run that is told to stop says how far it got.

@@ -276,7 +276,7 @@ def test_a_machine_that_is_killed_takes_nothing_with_it(soak: bool, tmp_path: Pa
         two_machines() as (address, kill_one),
         archiving(source, dest, "--address", address, **TOKEN) as process,
     ):
-        wait_for(lambda: len(files_below(dest)) >= 8)
+        wait_for(lambda: len(files_below(dest)) >= 8, process)
         kill_one()
         done_by_then = len(files_below(dest))
         said = process.communicate(timeout=300)[0]
@@ -301,7 +301,7 @@ def test_an_engine_that_dies_and_a_user_who_interrupts_lose_nothing(soak: bool, 
     for number in range(40):
         (source / f"{number:03}.jpg").write_bytes(synthetic_frame(640, 360))
     with archiving(source, dest, MARK=str(tmp_path)) as process:
-        wait_for(lambda: len(files_below(dest)) >= 4)
+        wait_for(lambda: len(files_below(dest)) >= 4, process)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=120)[0]
     assert process.returncode == 130
@@ -309,7 +309,7 @@ def test_an_engine_that_dies_and_a_user_who_interrupts_lose_nothing(soak: bool, 
     first = files_below(dest)
     assert 4 <= len(first) < 40
     with archiving(source, dest, MARK=str(tmp_path)) as process:
-        wait_for(lambda: len(files_below(dest)) >= len(first) + 4)
+        wait_for(lambda: len(files_below(dest)) >= len(first) + 4, process)
         engine = any_engine(tmp_path)
         assert engine
         os.kill(engine, signal.SIGKILL)
@@ -319,10 +319,12 @@ def test_an_engine_that_dies_and_a_user_who_interrupts_lose_nothing(soak: bool, 
     assert files_below(dest) == files_below(source)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str] | None" = None) -> None:
+    """Until `condition`, for five minutes at most, and no longer than `process` runs."""
     deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
+        assert process is None or process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
 
 
