@@ -129,7 +129,7 @@ def clean_shares(work: Work, pool: Pool, shares: Iterable[list[str]], again: boo
         again: names may have been done before, and each must show whether it is what kills engines.
 
     Raises:
-        ray.exceptions.RayError: the cluster is gone.
+        Exception: of Ray's; the cluster is gone, or engines cannot be made.
     """
     import ray.data
 

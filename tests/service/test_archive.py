@@ -21,11 +21,13 @@ from PIL import Image
 
 pytest.importorskip("ray")
 
+from service.archive.cleaner import Cleaner, Work
 from service.archive.cluster import Pool, choose_pool
 from service.archive.folders import Folder
-from service.archive.plan import is_video, shares
+from service.archive.plan import Terms, is_video, shares
 from service.cli import main
 from service.errors import StartError
+from service.settings import Settings
 from service.throughput import synthetic_frame
 from tests.conftest import ROOT
 from tests.service.test_video import noisy_video
@@ -208,6 +210,14 @@ def test_what_is_wrong_is_said_before_ray_starts(source: Path, tmp_path: Path) -
         assert "Traceback" not in done.output
         assert not dest.exists() or not files_below(dest)
     assert "has no CUDA" in archive(source, dest, QUIETFRAME_DEVICE="cuda").output
+
+
+def test_an_engine_with_other_weights_does_nothing(source: Path, tmp_path: Path) -> None:
+    terms = Terms("frames-balanced:1", "0" * 64, 1.0, None, 90)
+    engine = Cleaner(Work(f"file://{source}", f"file://{tmp_path}/dest", terms, Settings()))
+    (row,) = engine({"names": json.dumps(["a.png"]), "again": ""})
+    assert "frames-balanced/1 differs between machines" in json.loads(row["told"])["trouble"]
+    assert not (tmp_path / "dest").exists()
 
 
 def test_without_ray_the_extra_is_named(
