@@ -67,15 +67,7 @@ def ray_cluster(address: str | None, threads: int) -> Iterator[None]:
             if address:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             else:
-                ray.init(
-                    address="local",
-                    num_cpus=threads,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=folder,
-                )
+                _start(threads, folder)
         except Exception as error:  # Ray raises that class itself, too
             place = f"the Ray cluster at {address} cannot be used" if address else "Ray does not start"
             raise StartError(f"{place}: {in_one_line(error)[:300]}") from None
@@ -149,6 +141,27 @@ def clean_shares(work: Work, pool: Pool, shares: Iterable[list[str]], again: boo
     for batch in told.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in batch.column("told").to_pylist():
             yield Told(**json.loads(row))
+
+
+def _start(threads: int, folder: str) -> None:
+    """Ray gives its processes 30 s to start, always, which a busy machine does not always keep."""
+    import ray
+
+    for last in (False, False, True):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=threads,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
+            return
+        except Exception:
+            if last:
+                raise
 
 
 def _short_folder() -> str:
