@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import click
 import numpy as np
@@ -19,7 +20,7 @@ from service.archive.plan import Terms, format_of, is_video, target_of
 from service.codec import Pixels
 from service.errors import BadImageError, ServiceError, StartError
 from service.pipeline import Order, Pipeline
-from service.settings import Settings
+from service.settings import ImageFormat, Settings
 
 log = logging.getLogger(__name__)
 _TELL_S = 1.0
@@ -164,8 +165,8 @@ class Cleaner:
         self._dest.put(name, clean)
         return ""
 
-    def _order(self, format: str) -> Order:
-        return Order(None, self._work.terms.strength, format, self._work.terms.quality)  # type: ignore[arg-type]
+    def _order(self, format: ImageFormat | Literal["raw"]) -> Order:
+        return Order(None, self._work.terms.strength, format, self._work.terms.quality)
 
 
 @dataclass

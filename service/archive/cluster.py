@@ -27,6 +27,7 @@ _ALONE = {
     # Ray binds to every interface where clusters are possible; without, to loopback as on a Mac.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
+    "RAY_worker_niceness": "0",  # engines are what the user has started, and not in the background of it
 }
 
 
@@ -66,18 +67,10 @@ def ray_cluster(address: str | None, threads: int) -> Iterator[None]:
             if address:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             else:
-                ray.init(
-                    address="local",
-                    num_cpus=threads,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=folder,
-                )
-        except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+                _start(threads, folder)
+        except Exception as error:  # Ray raises that class itself, too
             place = f"the Ray cluster at {address} cannot be used" if address else "Ray does not start"
-            raise StartError(f"{place}: {in_one_line(error)}") from None
+            raise StartError(f"{place}: {in_one_line(error)[:300]}") from None
         # Ray would end us at once; a run that is told to stop says how far it got.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -128,7 +121,7 @@ def clean_shares(work: Work, pool: Pool, shares: Iterable[list[str]], again: boo
         again: names may have been done before, and each must show whether it is what kills engines.
 
     Raises:
-        ray.exceptions.RayError: the cluster is gone.
+        Exception: of Ray's; the cluster is gone, or engines cannot be made.
     """
     import ray.data
 
@@ -150,6 +143,27 @@ def clean_shares(work: Work, pool: Pool, shares: Iterable[list[str]], again: boo
             yield Told(**json.loads(row))
 
 
+def _start(threads: int, folder: str) -> None:
+    """Ray gives its processes 30 s to start, always, which a busy machine does not always keep."""
+    import ray
+
+    for last in (False, False, True):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=threads,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
+            return
+        except Exception:
+            if last:
+                raise
+
+
 def _short_folder() -> str:
     """Ray's sockets lie 84 characters below, and a socket's path has 107 at most."""
     usual = tempfile.gettempdir()
@@ -158,18 +172,18 @@ def _short_folder() -> str:
 
 @contextmanager
 def _only_our_words(log: Path) -> Iterator[None]:
-    """Ray's C++ half writes to standard error by its number: that becomes `log`, and ours a copy of it."""
-    copy = os.dup(2)
-    with log.open("wb") as file:
-        os.dup2(file.fileno(), 2)
-    before = sys.stderr
+    """Ray tells of its machines on standard output, which is not for us to use, and its C++ half writes to
+    standard error by its number: both become `log`, and our standard error a copy of what it was."""
+    copy, before = os.dup(2), sys.stderr
     sys.stderr = os.fdopen(copy, "w", buffering=1, encoding=before.encoding, errors="backslashreplace")
-    try:
-        yield
-    finally:
-        os.dup2(copy, 2)
-        sys.stderr.close()
-        sys.stderr = before
+    with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(copy, 2)
+            sys.stderr.close()
+            sys.stderr = before
 
 
 def _calm(context: Any) -> None:

@@ -106,7 +106,7 @@ class Folder:
     def open_text(self, name: str) -> TextIO:
         """A file to write lines to; in an object store it appears when it is closed."""
         path = self._path(name)
-        self._files.makedirs(self._files._parent(path), exist_ok=True)
+        self._make_room(path)
         file: TextIO = self._files.open(path, "w", encoding="utf-8", newline="\n")
         return file
 
@@ -134,8 +134,8 @@ class Folder:
             send(target)
             return
         draft = self._path(f"{_DRAFTS}/{uuid.uuid4().hex}")
-        for path in (draft, target):
-            self._files.makedirs(self._files._parent(path), exist_ok=True)
+        self._make_room(draft)
+        self._make_room(target)
         try:
             send(draft)
             self._rename(draft, target)
@@ -143,6 +143,9 @@ class Folder:
             with contextlib.suppress(Exception):
                 self._files.rm_file(draft)
             raise
+
+    def _make_room(self, path: str) -> None:
+        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
 
     def _rename(self, draft: str, target: str) -> None:
         if self._is_local:

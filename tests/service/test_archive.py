@@ -21,17 +21,33 @@ from PIL import Image
 
 pytest.importorskip("ray")
 
+from service.archive.cleaner import Cleaner, Work
 from service.archive.cluster import Pool, choose_pool
 from service.archive.folders import Folder
-from service.archive.plan import is_video, shares
+from service.archive.plan import Terms, is_video, shares
 from service.cli import main
 from service.errors import StartError
+from service.settings import Settings
 from service.throughput import synthetic_frame
 from tests.conftest import ROOT
 from tests.service.test_video import noisy_video
 
 __all__ = ["noisy_video"]  # a fixture
 Pixels = npt.NDArray[np.uint8]
+
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
+# In a process of its own: Ray reads its environment once. It goes on a step with each line it gets.
+TWO_MACHINES = """
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+worker = cluster.add_node(num_cpus=1)
+print(cluster.address, flush=True)
+input()
+cluster.remove_node(worker, allow_graceful=False)
+print("killed", flush=True)
+input()
+cluster.shutdown()
+"""
 
 
 def archive(*arguments: object, **environment: str) -> Result:
@@ -43,7 +59,12 @@ def archive(*arguments: object, **environment: str) -> Result:
 def archiving(*arguments: object, **environment: str) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, "-m", "service.cli", "archive", *map(str, arguments)]
     with subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         try:
             yield process
@@ -78,14 +99,13 @@ def test_an_archive_is_cleaned_as_denoise_and_video_do(
     (source / "c.mp4").write_bytes(noisy_video.read_bytes())
     with archiving(source, dest, MARK=str(tmp_path)) as process:
         listening = listening_addresses(tmp_path, process)
-        said = process.communicate(timeout=300)[1]
+        said = process.communicate(timeout=300)[0]
     assert process.returncode == 1, said
     assert listening == {"0100007F"}, "Ray must not be reachable from other machines"
     assert "failed: broken.png: The png file is corrupt" in said
     assert "5 of 6 cleaned" in said
     wait_for(lambda: not processes_of(tmp_path))  # Ray's processes end with ours
-    strangers = [line for line in said.splitlines() if not re.match(r"failed: |.*images/s|\d failed: ", line)]
-    assert not strangers, "Ray's own words are not for our user"
+    assert not strange_lines(said)
 
     denoise = [sys.executable, "-m", "service.cli", "denoise", str(source), "-o", str(plain)]
     subprocess.run(denoise, cwd=ROOT, check=False, capture_output=True)
@@ -109,6 +129,12 @@ def test_an_archive_is_cleaned_as_denoise_and_video_do(
     other = archive(source, dest, "--strength", "0.5")
     assert other.exit_code == 1
     assert "was begun with strength 1.0 (now 0.5)" in other.output
+
+
+def strange_lines(said: str) -> list[str]:
+    """Ray's own words, which are not for our user."""
+    ours = r"failed: |.*images/s|\d+ failed: |interrupted; "
+    return [line for line in said.splitlines() if line and not re.match(ours, line)]
 
 
 def listening_addresses(marker: Path, process: "subprocess.Popen[str]") -> set[str]:
@@ -186,6 +212,14 @@ def test_what_is_wrong_is_said_before_ray_starts(source: Path, tmp_path: Path) -
     assert "has no CUDA" in archive(source, dest, QUIETFRAME_DEVICE="cuda").output
 
 
+def test_an_engine_with_other_weights_does_nothing(source: Path, tmp_path: Path) -> None:
+    terms = Terms("frames-balanced:1", "0" * 64, 1.0, None, 90)
+    engine = Cleaner(Work(f"file://{source}", f"file://{tmp_path}/dest", terms, Settings()))
+    (row,) = engine({"names": json.dumps(["a.png"]), "again": ""})
+    assert "frames-balanced/1 differs between machines" in json.loads(row["told"])["trouble"]
+    assert not (tmp_path / "dest").exists()
+
+
 def test_without_ray_the_extra_is_named(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,26 +275,26 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "[odd] *name?" / "_quietframe").rglob("*") if path.is_file()]
 
 
-def test_a_machine_that_is_killed_takes_nothing_with_it(
-    soak: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_is_killed_takes_nothing_with_it(soak: bool, tmp_path: Path) -> None:
     if not soak:
         pytest.skip("a cluster of two machines takes a minute; --soak runs it")
-    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 64}.items():
-        monkeypatch.setenv(name, value)
     source, dest = tmp_path / "source", tmp_path / "dest"
     source.mkdir()
     for number in range(60):
         (source / f"{number:03}.jpg").write_bytes(synthetic_frame(640, 360))
-    with two_machines() as (address, kill_one), archiving(source, dest, "--address", address) as process:
-        wait_for(lambda: len(files_below(dest)) >= 8)
+    with (
+        two_machines() as (address, kill_one),
+        archiving(source, dest, "--address", address, **TOKEN) as process,
+    ):
+        wait_for(lambda: len(files_below(dest)) >= 8, process)
         kill_one()
         done_by_then = len(files_below(dest))
-        said = process.communicate(timeout=300)[1]
+        said = process.communicate(timeout=300)[0]
     print(f"killed after {done_by_then} of 60; {said}")
     assert process.returncode == 0, said
     assert done_by_then < 60
     assert "60 of 60 cleaned" in said
+    assert not strange_lines(said)
     assert files_below(dest) == files_below(source)
     for name in files_below(dest):
         with Image.open(dest / name) as image:
@@ -277,39 +311,52 @@ def test_an_engine_that_dies_and_a_user_who_interrupts_lose_nothing(soak: bool, 
     for number in range(40):
         (source / f"{number:03}.jpg").write_bytes(synthetic_frame(640, 360))
     with archiving(source, dest, MARK=str(tmp_path)) as process:
-        wait_for(lambda: len(files_below(dest)) >= 4)
+        wait_for(lambda: len(files_below(dest)) >= 4, process)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=120)[1]
+        said = process.communicate(timeout=120)[0]
     assert process.returncode == 130
     assert "the same command goes on from here" in said
     first = files_below(dest)
     assert 4 <= len(first) < 40
     with archiving(source, dest, MARK=str(tmp_path)) as process:
-        wait_for(lambda: len(files_below(dest)) >= len(first) + 4)
+        wait_for(lambda: len(files_below(dest)) >= len(first) + 4, process)
         engine = any_engine(tmp_path)
         assert engine
         os.kill(engine, signal.SIGKILL)
-        said = process.communicate(timeout=300)[1]
+        said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
     assert f"{40 - len(first)} of {40 - len(first)} cleaned, {len(first)} before" in said
     assert files_below(dest) == files_below(source)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str] | None" = None) -> None:
+    """Until `condition`, for five minutes at most, and no longer than `process` runs."""
     deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
+        assert process is None or process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
 
 
 @contextmanager
 def two_machines() -> Iterator[tuple[str, Callable[[], None]]]:
     """A Ray cluster of a head and a worker with one core each: its address, and what kills the worker."""
-    from ray.cluster_utils import Cluster
+    with subprocess.Popen(
+        [sys.executable, "-c", TWO_MACHINES],
+        env={**os.environ, **TOKEN},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as cluster:
+        requests, answers = cluster.stdin, cluster.stdout
+        assert requests
+        assert answers
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        worker = cluster.add_node(num_cpus=1)
-        yield cluster.address, lambda: cluster.remove_node(worker, allow_graceful=False)
-    finally:
-        cluster.shutdown()
+        def kill_one() -> None:
+            requests.write("\n")
+            requests.flush()
+            assert answers.readline() == "killed\n"
+
+        yield answers.readline().strip(), kill_one
+        requests.write("\n")
