@@ -6,7 +6,7 @@ set -euo pipefail
 name=${1:?name of the image, such as localhost/python-base}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-mmdebstrap --mode=root --variant=essential --include=python3,python3-venv,ca-certificates \
+mmdebstrap --mode=root --variant=essential --include=python3,python3-venv,libstdc++6,ca-certificates \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --customize-hook='upload /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt' \
