@@ -13,7 +13,6 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT7
 
 from service.settings import Settings
 from tests.conftest import ROOT
@@ -55,8 +54,9 @@ def validate(document: dict[str, Any], version: str = KUBERNETES[-1]) -> None:
 
 @functools.cache
 def core_types() -> Registry[Any]:
-    definitions = json.loads((SCHEMAS / f"v{KUBERNETES[-1]}-local-strict/_definitions.json").read_text("utf-8"))
-    return Registry().with_resource("_definitions.json", Resource(definitions, DRAFT7))
+    file = SCHEMAS / f"v{KUBERNETES[-1]}-local-strict" / "_definitions.json"
+    definitions = Resource.from_contents(json.loads(file.read_text("utf-8")))
+    return definitions @ Registry().with_resource("_definitions.json", definitions)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)

@@ -19,7 +19,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 PRIMITIVE = {"str": "string", "int": "integer", "bool": "boolean", "float": "number", "object": "object"}
-CORE = "_definitions.json#/definitions/io.k8s.api.core.v1."
+CORE = "_definitions.json#/$defs/io.k8s.api.core.v1."
 
 
 class KServe:
