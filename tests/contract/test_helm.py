@@ -1,4 +1,4 @@
-"""The chart: every object it renders is one that Kubernetes and its operators take, wrong values are named."""
+"""The chart: what it renders is what Kubernetes and its operators take, and wrong values are named."""
 
 import functools
 import json

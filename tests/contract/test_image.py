@@ -85,7 +85,9 @@ def built(soak: bool) -> Iterator[Path]:
     """The root file system of the image, as it was built from the checkout."""
     missing = [tool for tool in NEEDED if not shutil.which(tool)]
     if not soak or missing or os.getuid() != 0:
-        pytest.skip(f"minutes of --soak, root, and these, of which are missing: {', '.join(missing) or 'none'}")
+        pytest.skip(
+            f"minutes of --soak, root, and these, of which are missing: {', '.join(missing) or 'none'}"
+        )
     if not buildah("images", "--quiet", "--filter", f"reference={BASE}"):
         subprocess.run(["deploy/base.sh", BASE], cwd=ROOT, env=BUILDAH, check=True)
     subprocess.run(["make", "image", f"BASE={BASE}"], cwd=ROOT, env=BUILDAH, check=True)

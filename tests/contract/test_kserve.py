@@ -53,14 +53,16 @@ def test_the_runtime_serves_what_the_services_ask_for(monkeypatch: pytest.Monkey
 
 
 def test_the_store_is_a_repository_for_triton_and_openvino(shipped: StoredModel, tmp_path: Path) -> None:
-    """Versions by number, `model.onnx` in each; a config.pbtxt beside them is none of quietframe's business."""
+    """Versions by number, `model.onnx` in each; quietframe does not mind a config.pbtxt beside them."""
     for model in default_root().iterdir():
         assert all(version.name.isdecimal() for version in model.iterdir() if version.is_dir()), model
         assert all((version / "model.onnx").is_file() for version in model.iterdir() if version.is_dir())
     copy = tmp_path / "models"
     shutil.copytree(default_root(), copy)
     shutil.copy(FOLDER / "config.pbtxt", copy / shipped.card.name)
-    assert [stored.card for stored in ModelStore(copy)] == [stored.card for stored in ModelStore(default_root())]
+    assert [stored.card for stored in ModelStore(copy)] == [
+        stored.card for stored in ModelStore(default_root())
+    ]
     (listed,) = json.loads((FOLDER / "ovms.json").read_text("utf-8"))["model_config_list"]
     assert listed["config"]["base_path"] == f"/models/{listed['config']['name']}"
     assert (copy / listed["config"]["name"]).is_dir()

@@ -4,9 +4,9 @@
         cloudcoil.models.keda==2.16.1.0 cloudcoil.models.prometheus-operator==0.80.1.0
     PYTHONPATH=packages python tests/contract/crds/derive.py packages
 
-Not dependencies, for what is used here is small and the rest is large. KServe's package, generated from the Go
-types that its CRDs are generated from, is read and not imported. Core types of Kubernetes are references
-into the definitions that kubernetes-validate brings. All four packages are Apache-2.0.
+Not dependencies, for what is used here is small and the rest is large. KServe's package, generated from
+the Go types that its CRDs are generated from, is read and not imported. Core types of Kubernetes are
+references into the definitions that kubernetes-validate brings. All four packages are Apache-2.0.
 """
 
 import ast
@@ -53,7 +53,8 @@ class KServe:
         tables = {
             node.targets[0].id: ast.literal_eval(node.value)
             for node in found.body
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
             and isinstance(node.value, ast.Dict)
         }
         names: dict[str, str] = tables["attribute_map"]
@@ -80,7 +81,7 @@ def cloudcoil(module: str, kind: str) -> dict[str, Any]:
     schema["properties"]["metadata"] = {"type": "object"}
     # Without the definitions that only the metadata had.
     text = json.dumps(schema)
-    schema["$defs"] = {name: each for name, each in schema["$defs"].items() if f"/{name}\"" in text}
+    schema["$defs"] = {name: each for name, each in schema["$defs"].items() if f'/{name}"' in text}
     return schema
 
 
@@ -91,7 +92,9 @@ def strict(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     kept = {
-        key: {name: strict(each) for name, each in value.items()} if key in ("properties", "$defs") else strict(value)
+        key: {name: strict(each) for name, each in value.items()}
+        if key in ("properties", "$defs")
+        else strict(value)
         for key, value in schema.items()
         if key not in ("title", "description", "default", "examples")
     }
