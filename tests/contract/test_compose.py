@@ -37,7 +37,7 @@ needs_prometheus = pytest.mark.skipif(
 
 def test_compose_is_valid_and_gives_a_drain_its_time() -> None:
     tool = Path(sys.executable).parent / "check-jsonschema"
-    command = [tool, "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml"]
+    command = [str(tool), "--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     for name, service in COMPOSE["services"].items():

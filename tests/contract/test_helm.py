@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
-from jsonschema import Draft7Validator
+from jsonschema import Draft7Validator  # type: ignore[import-untyped]
 from referencing import Registry, Resource
 
 from service.settings import Settings
@@ -56,7 +56,8 @@ def validate(document: dict[str, Any], version: str = KUBERNETES[-1]) -> None:
 def core_types() -> Registry[Any]:
     file = SCHEMAS / f"v{KUBERNETES[-1]}-local-strict" / "_definitions.json"
     definitions = Resource.from_contents(json.loads(file.read_text("utf-8")))
-    return definitions @ Registry().with_resource("_definitions.json", definitions)
+    registry: Registry[Any] = definitions @ Registry().with_resource("_definitions.json", definitions)
+    return registry
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)

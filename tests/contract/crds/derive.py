@@ -77,7 +77,7 @@ def kserve(packages: Path, kind: str) -> dict[str, Any]:
 
 def cloudcoil(module: str, kind: str) -> dict[str, Any]:
     model = getattr(importlib.import_module(f"cloudcoil.models.{module}"), kind)
-    schema = strict(model.model_json_schema(by_alias=True))
+    schema: dict[str, Any] = strict(model.model_json_schema(by_alias=True))
     schema["properties"]["metadata"] = {"type": "object"}
     # Without the definitions that only the metadata had.
     text = json.dumps(schema)
