@@ -37,8 +37,8 @@ demo: .venv/all-$(EXTRA).done
 image:
 	deploy/image.sh $(EXTRA) $(if $(BASE),--build-arg BASE=$(BASE))
 
-# The newest versions that pyproject.toml allows, with hashes, for every Python and platform: images take no other.
-LOCK := .venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+# What images install: the newest that pyproject.toml allows, with hashes, for every Python and platform.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command "make lock"
 lock: .venv/bin/python
 	$(BIN)/python -m pip install --quiet uv

@@ -21,6 +21,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from service import metrics
 from service.settings import Settings
 from tests.conftest import ROOT, Server, free_port
+from tests.contract.test_helm import CHART, of_kind
 
 DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
@@ -28,6 +29,8 @@ DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana/dashboards/quietframe.
 ALERTS: list[dict[str, Any]] = yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text("utf-8"))[
     "groups"
 ][0]["rules"]
+SCALER = of_kind(CHART / "ci" / "production.yaml", "ScaledObject")
+TRIGGERS: list[str] = [each["metadata"]["query"] for each in SCALER["spec"]["triggers"]]
 QUERIES = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]]
 needs_prometheus = pytest.mark.skipif(
     not shutil.which("promtool") or not shutil.which("prometheus"),
@@ -60,10 +63,10 @@ def exported() -> Iterator[str]:
                 yield family.name + suffix
 
 
-def test_panels_and_alerts_ask_for_series_that_we_export() -> None:
+def test_panels_alerts_and_scalers_ask_for_series_that_we_export() -> None:
     asked = {
         name
-        for expression in [query for _, query in QUERIES] + [alert["expr"] for alert in ALERTS]
+        for expression in [*(query for _, query in QUERIES), *(alert["expr"] for alert in ALERTS), *TRIGGERS]
         for name in re.findall(r"quietframe_\w+", expression)
     }
     assert len(asked) >= 8
@@ -147,6 +150,10 @@ def test_prometheus_scrapes_the_service(server: Server, prometheus: str) -> None
         expression = query.replace("$instance", ".*").replace("$__rate_interval", "10s")
         result = answers(prometheus, expression.replace("$__range", "10m"))
         assert bool(result) == (title not in absent), (title, query)
+    for trigger in TRIGGERS:
+        assert len(answers(prometheus, re.sub(r'namespace="\w+",service="[\w-]+"', "", trigger))) == 1, (
+            trigger
+        )
     groups = httpx.get(f"{prometheus}/rules").json()["data"]["groups"]
     states = {rule["name"]: (rule["health"], rule["state"]) for rule in groups[0]["rules"]}
     assert states == {alert["alert"]: ("ok", "inactive") for alert in ALERTS}

@@ -103,8 +103,8 @@ def as_a_pod(root: Path, *command: str, **settings: str) -> Iterator["subprocess
     """A command as the image's user: no capabilities, read-only but for /tmp, its process number 1."""
     image = json.loads(buildah("inspect", "--type", "image", IMAGE))["Docker"]["config"]
     environment = {**dict(each.split("=", 1) for each in image["Env"]), **settings}
-    prepare = 'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; mount -t tmpfs tmpfs "$1/tmp"; '
-    prepare += 'mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"; '
+    prepare = 'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; mount --rbind /dev "$1/dev"; '
+    prepare += 'mount -t proc proc "$1/proc"; mount -t tmpfs -o noexec,nosuid tmpfs "$1/tmp"; '
     prepare += 'root=$1; shift; exec chroot "$root" "$@"'
     user, group = image["User"].split(":")
     inside = ["env", "-C", image["WorkingDir"], "setpriv", f"--reuid={user}", f"--regid={group}"]
