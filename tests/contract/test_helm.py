@@ -97,6 +97,7 @@ def test_the_service_takes_the_environment_and_has_the_time_to_drain(
     assert (settings.port, settings.grpc_port, settings.host) == (ports["http"], ports["grpc"], "0.0.0.0")
     assert (settings.device == "cuda") == ("nvidia.com/gpu" in container["resources"]["limits"])
     assert settings.grace_s >= settings.timeout_s
+    assert sum(each["name"] == "QUIETFRAME_THREADS" for each in container["env"]) == 1
     wait = math.ceil(float(container["lifecycle"]["preStop"]["exec"]["command"][1]))
     assert pod["terminationGracePeriodSeconds"] >= wait + max(settings.timeout_s, settings.grace_s) + 5
     unready = container["readinessProbe"]["periodSeconds"] * container["readinessProbe"]["failureThreshold"]
