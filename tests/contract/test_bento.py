@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from model_store import ModelStore, default_root
 from tests.conftest import ROOT, Server, free_port, wait_until_ready
 
 BENTOML = [sys.executable, "-m", "bentoml"]
@@ -26,6 +27,9 @@ def test_a_bento_is_built_and_serves(server: Server, tmp_path: Path) -> None:
     done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     source = tmp_path / "home/bentos/quietframe/test/src"
+    assert len(list(source.glob("model_store/models/*/*/model.onnx"))) == len(
+        list(ModelStore(default_root()))
+    )
     assert not [name for name in ("tests", "training", "docs", ".git") if (source / name).exists()]
     serve = [*BENTOML, "serve", "quietframe:test", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(serve, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as process:
