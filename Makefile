@@ -3,7 +3,11 @@ PYTHON ?= python3
 EXTRA ?= cpu
 BIN := .venv/bin
 
+<<<<<<< HEAD
 .PHONY: serve install test soak lint format bench loadtest loadtest-peers demo
+=======
+.PHONY: serve install test soak lint format bench demo image lock
+>>>>>>> wt-deploy
 
 serve: .venv/serve-$(EXTRA).done
 	$(BIN)/quietframe serve
@@ -44,6 +48,19 @@ loadtest-peers: .venv/all-$(EXTRA).done .venv/peers/starlette.done .venv/peers/m
 # Draws the picture and the sample of the README anew, with the model in the repository.
 demo: .venv/all-$(EXTRA).done
 	$(BIN)/python -m training plot before-after --out docs
+
+# deploy/README.md tells the rest; EXTRA=gpu for the other image, BASE=... for another base.
+image:
+	deploy/image.sh $(EXTRA) $(if $(BASE),--build-arg BASE=$(BASE))
+
+# What images install: the newest that pyproject.toml allows, with hashes, for every Python and platform.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --custom-compile-command "make lock"
+lock: .venv/bin/python
+	$(BIN)/python -m pip install --quiet uv
+	$(LOCK) --extra cpu --extra otel --output-file deploy/requirements/cpu.txt pyproject.toml
+	$(LOCK) --extra gpu --extra otel --output-file deploy/requirements/gpu.txt pyproject.toml
+	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(LOCK) --output-file deploy/requirements/build.txt -
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
