@@ -1,5 +1,6 @@
 """Several services under the same load in one run, in turn, and their ratios."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -130,8 +131,8 @@ def comparison_table(sides: Sequence[Side], seen: Sequence[Seen]) -> str:
 def _load_cells(first: Seen, one: Seen, share: float, steps: Sequence[Step]) -> list[str]:
     rates = [step.goodput for step in steps]
     firsts = [step.goodput for step in first.loads[share]]
-    p99, first_p99 = one.latency_ms(share, 0.99), first.latency_ms(share, 0.99)
-    slower = "-" if p99 is None or first_p99 is None else f"{first_p99 / p99:.3f}"
+    p99 = one.latency_ms(share, 0.99)
+    p99s = [first.latency_ms(share, 0.99) or math.nan, p99 or math.nan]
     codes: dict[str, int] = {}
     for step in steps:
         for code, count in step.codes.items():
@@ -141,7 +142,7 @@ def _load_cells(first: Seen, one: Seen, share: float, steps: Sequence[Step]) -> 
         f"{ratio(firsts, rates):.3f}",
         ms(one.latency_ms(share, 0.5)),
         ms(p99),
-        slower,
+        f"{p99s[0] / p99s[1]:.3f}" if all(map(math.isfinite, p99s)) else "-",
         ", ".join(f"{code}: {count}" for code, count in sorted(codes.items())),
     ]
 

@@ -29,6 +29,9 @@ TIMEOUT_S = 60
 MODEL = "frames-balanced"
 _SCRIPTS = Path(__file__).parent / "k6"
 _MOST_USERS = 400
+# What a request may take before k6 runs out of users; not more, as each new user is a new connection
+_IN_FLIGHT_S = 5
+_IN_FLIGHT_SATURATED_S = 30
 _MOST_REQUESTS = 200_000
 _THRESHOLDS_CROSSED = 99
 
@@ -99,7 +102,8 @@ class Generator:
         ]
         if len(arrivals) > _MOST_REQUESTS:
             raise click.ClickException(f"{len(arrivals)} requests in one step; {_MOST_REQUESTS} are the most")
-        in_flight = math.ceil(max(schedule.rate, schedule.end_rate) * TIMEOUT_S)
+        in_flight_s = _IN_FLIGHT_SATURATED_S if saturating else _IN_FLIGHT_S
+        in_flight = math.ceil(max(schedule.rate, schedule.end_rate) * in_flight_s)
         plan = {
             "shape": "constant" if schedule.rate == schedule.end_rate else "ramp",
             "rate_per_1000_s": round(1000 * schedule.rate),
@@ -143,15 +147,18 @@ class Generator:
         command += ["--summary-export", str(place / "summary.json"), "-e", f"PLAN={place / 'plan.json'}"]
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         with (place / "k6.log").open("wb") as log:
-            done = subprocess.run(
-                [*command, str(_SCRIPTS / f"{protocol}.js")],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={name: value for name, value in os.environ.items() if not name.startswith("K6_")},
-                timeout=limit_s,
-                check=False,
-            )
+            try:
+                done = subprocess.run(
+                    [*command, str(_SCRIPTS / f"{protocol}.js")],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={name: value for name, value in os.environ.items() if not name.startswith("K6_")},
+                    timeout=limit_s,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise click.ClickException(f"k6 did not end within {limit_s:.0f} s; see {log.name}") from None
         after, wall_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - begun
         if done.returncode not in (0, _THRESHOLDS_CROSSED):
             raise click.ClickException(f"k6 ended with status {done.returncode}; see {place / 'k6.log'}")

@@ -124,6 +124,8 @@ def doubts(steps: Sequence[Step]) -> list[str]:
         name = f"{step.protocol} {step.label}"
         if step.unsent:
             found.append(f"{name}: the generator did not send {step.unsent} of {step.outcome.scheduled}")
+        if step.watched.missed:
+            found.append(f"{name}: /metrics was not answered {step.watched.missed} times")
         if step.late_ms > _LATE_MS:
             found.append(f"{name}: 1 % of the requests were sent over {step.late_ms:.0f} ms late")
         if step.watched.after and step.server_ok != len(step.ok):

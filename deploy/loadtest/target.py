@@ -121,6 +121,25 @@ def free_ports(number: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
+def get(url: str, timeout_s: float) -> tuple[int, str]:
+    """Status and text, without any proxy.
+
+    Raises:
+        OSError: there was no answer in time.
+    """
+    parts = urllib.parse.urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.netloc, timeout=timeout_s)
+    try:
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from None
+    finally:
+        connection.close()
+
+
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
@@ -130,15 +149,10 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _answers(url: str) -> bool:
-    parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=5)
     try:
-        connection.request("GET", parts.path)
-        return connection.getresponse().status == http.client.OK
+        return get(url, 5)[0] == http.client.OK
     except OSError:
         return False
-    finally:
-        connection.close()
 
 
 def _is_loopback(host: str) -> bool:

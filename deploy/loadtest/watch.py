@@ -2,7 +2,6 @@
 
 import threading
 import time
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -10,9 +9,10 @@ from types import TracebackType
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.loadtest.target import Target
+from deploy.loadtest.target import Target, get
 
 _EVERY_S = 1.0
+_PATIENCE_S = 30
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -34,6 +34,7 @@ class Watched:
     before: Series = field(default_factory=dict)
     after: Series = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
+    missed: int = 0  # times the service did not answer /metrics
     cpu_s: float | None = None
     wall_s: float = 0.0
     machine_s: float = 0.0  # CPU seconds of all processes of the machine
@@ -67,7 +68,11 @@ class Watch:
 
     def _sample(self) -> None:
         while not self._stop.wait(_EVERY_S):
-            series = scrape(self._target.metrics_url)
+            try:
+                series = scrape(self._target.metrics_url)
+            except OSError:
+                self._watched.missed += 1
+                continue
             requests, pixels = (
                 series.get((f"quietframe_pending_{what}", ()), 0.0) for what in ("requests", "pixels")
             )
@@ -78,8 +83,7 @@ def scrape(url: str | None) -> Series:
     """Every sample of Prometheus text by name and labels; nothing without an address."""
     if url is None:
         return {}
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        text = answer.read().decode()
+    _, text = get(url, _PATIENCE_S)
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
