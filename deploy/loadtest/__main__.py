@@ -14,7 +14,7 @@ from deploy.loadtest.pictures import MIXES, ROOT, make_pictures
 from deploy.loadtest.report import new_folder, write_report
 from deploy.loadtest.revisions import checkout_of, settings_of
 from deploy.loadtest.steps import FULL, SHORT
-from deploy.loadtest.target import Target, our_service, running_service
+from deploy.loadtest.target import Target, our_service, running_service, stop_on_sigterm
 
 _IN_SHORT = Comparison(rounds=2, users=8, closed_s=5, loads=((0.7, 10), (1.3, 10)))
 _IN_FULL = Comparison(rounds=5, users=8, closed_s=12, loads=((0.7, 25), (1.3, 25)))
@@ -79,4 +79,5 @@ def _compare(
 
 
 if __name__ == "__main__":
+    stop_on_sigterm()
     main()

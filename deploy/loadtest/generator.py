@@ -73,7 +73,7 @@ class Generator:
         click.ClickException: k6 is not installed.
     """
 
-    def __init__(self, pictures: Sequence[Picture], folder: Path, p99_ms: float) -> None:
+    def __init__(self, pictures: Sequence[Picture], folder: Path, p99_ms: float = 5000) -> None:
         self._pictures = pictures
         self._folder = folder
         self._p99_ms = p99_ms

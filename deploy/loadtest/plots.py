@@ -99,7 +99,7 @@ def _batches(axes: Axes, steps: Sequence[Step]) -> None:
     for bound in dict.fromkeys(bound for step in steps for bound in step.batches):
         counts = [step.batches.get(bound, 0) for step in steps]
         if any(counts):
-            label = "more" if math.isinf(float(bound)) else f"up to {float(bound):g}"
+            label = "more" if bound == "+Inf" else f"up to {float(bound):g}"
             axes.bar(names, counts, bottom=below, label=label)
             below = [low + count for low, count in zip(below, counts, strict=True)]
     axes.set(title="Images that ran together, HTTP", xlabel="offered, % of the peak", ylabel="runs")

@@ -184,4 +184,6 @@ def _cost_row(step: Step) -> Sequence[object]:
 def _batch_table(steps: Sequence[Step]) -> str:
     bounds = list(dict.fromkeys(bound for step in steps for bound in step.batches))
     rows = [(step.protocol, step.label, *(step.batches.get(bound, 0) for bound in bounds)) for step in steps]
-    return table(("protocol", "of peak", *(f"{float(bound):g}" for bound in bounds)), rows)
+    return table(
+        ("protocol", "of peak", *(bound.removesuffix(".0").replace("+Inf", "more") for bound in bounds)), rows
+    )

@@ -140,6 +140,11 @@ def get(url: str, timeout_s: float) -> tuple[int, str]:
         connection.close()
 
 
+def stop_on_sigterm() -> None:
+    """Let SIGTERM unwind, so that nothing started here is left behind."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+
+
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()

@@ -1,16 +1,20 @@
 """What the service says and costs while it is under load: /metrics, CPU, memory."""
 
+import contextlib
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.loadtest.target import Target, get
 
+T = TypeVar("T")
 _EVERY_S = 1.0
 _PATIENCE_S = 30
 
@@ -95,7 +99,7 @@ def cpu_s(pid: int | None) -> float | None:
     """CPU seconds of a process and all below it, since they began."""
     if pid is None:
         return None
-    return sum(times.user + times.system for times in (each.cpu_times() for each in _tree(pid)))
+    return sum(_of_tree(pid, lambda process: sum(process.cpu_times()[:2])))
 
 
 def _machine_s() -> float:
@@ -105,18 +109,27 @@ def _machine_s() -> float:
 
 def _pss(pid: int | None) -> float:
     """Bytes of memory, shared pages by their share."""
-    return float(sum(each.memory_full_info().pss for each in _tree(pid))) if pid else 0.0
+    return sum(_of_tree(pid, lambda process: process.memory_full_info().pss)) if pid else 0.0
 
 
 def _peak_rss(pid: int | None) -> int | None:
     """Sum of the most memory each process has ever had (VmHWM), bytes."""
     if pid is None:
         return None
-    statuses = [Path(f"/proc/{each.pid}/status").read_text("utf-8") for each in _tree(pid)]
-    lines = [line.split() for status in statuses for line in status.splitlines()]
-    return sum(1024 * int(words[1]) for words in lines if words and words[0] == "VmHWM:")
+    return sum(_of_tree(pid, lambda process: _high_water_mark(process.pid)))
 
 
-def _tree(pid: int) -> list[psutil.Process]:
+def _high_water_mark(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmHWM":
+            return 1024 * int(value.split()[0])
+    return 0
+
+
+def _of_tree(pid: int, ask: Callable[[psutil.Process], T]) -> Iterator[T]:
+    """Ask a process and all below it; those that end meanwhile are left out."""
     process = psutil.Process(pid)
-    return [process, *process.children(recursive=True)]
+    for each in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+            yield ask(each)

@@ -11,7 +11,7 @@ from deploy.loadtest.machine import revision
 from deploy.loadtest.peers.servers import mlserver, starlette, versions
 from deploy.loadtest.pictures import MIXES, ROOT, make_pictures
 from deploy.loadtest.report import new_folder
-from deploy.loadtest.target import our_service
+from deploy.loadtest.target import our_service, stop_on_sigterm
 
 _IN_SHORT = Comparison(rounds=1, users=8, closed_s=6, loads=((2.0, 25),))
 _IN_FULL = Comparison(rounds=3, users=8, closed_s=15, loads=((2.0, 30),))
@@ -26,7 +26,7 @@ def main(full: bool, mix: str, out: Path | None, seed: int) -> None:
     """Throughput at saturation and latency at twice that load; each peer by its own protocol."""
     how = _IN_FULL if full else _IN_SHORT
     folder = new_folder(out)
-    generator = Generator(make_pictures(mix, folder / "runs"), folder / "runs", p99_ms=1)
+    generator = Generator(make_pictures(mix, folder / "runs"), folder / "runs")
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(our_service(f"quietframe {revision(ROOT)}", folder))
         pairs = [
@@ -38,4 +38,5 @@ def main(full: bool, mix: str, out: Path | None, seed: int) -> None:
 
 
 if __name__ == "__main__":
+    stop_on_sigterm()
     main()
