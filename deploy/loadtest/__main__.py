@@ -8,7 +8,7 @@ import click
 
 from deploy.loadtest.compare import Comparison, Side, compare, write_comparison
 from deploy.loadtest.generator import Generator
-from deploy.loadtest.machine import revision
+from deploy.loadtest.machine import describe_machine, revision
 from deploy.loadtest.measure import measure
 from deploy.loadtest.pictures import MIXES, ROOT, make_pictures
 from deploy.loadtest.report import new_folder, write_report
@@ -73,8 +73,9 @@ def _compare(
 ) -> bool:
     generator = Generator(make_pictures(mix, folder / "runs"), folder / "runs", p99_ms)
     sides = [Side(target, "http") for target in targets]
+    machine = describe_machine()
     seen = compare(generator, sides, how, seed)
-    click.echo(f"\n{write_comparison(f'{mix} pictures', [(sides, seen)], how, folder)}")
+    click.echo(f"\n{write_comparison(f'{mix} pictures', [(sides, seen)], how, machine, folder)}")
     return any(step.outcome.crossed for one in seen for step in one.steps)
 
 

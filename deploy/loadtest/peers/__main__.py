@@ -7,7 +7,7 @@ import click
 
 from deploy.loadtest.compare import Comparison, Side, compare, write_comparison
 from deploy.loadtest.generator import Generator
-from deploy.loadtest.machine import revision
+from deploy.loadtest.machine import describe_machine, revision
 from deploy.loadtest.peers.servers import mlserver, starlette, versions
 from deploy.loadtest.pictures import MIXES, ROOT, make_pictures
 from deploy.loadtest.report import new_folder
@@ -26,6 +26,7 @@ def main(full: bool, mix: str, out: Path | None, seed: int) -> None:
     """Throughput at saturation and latency at twice that load; each peer by its own protocol."""
     how = _IN_FULL if full else _IN_SHORT
     folder = new_folder(out)
+    machine = [*describe_machine(), *versions()]
     generator = Generator(make_pictures(mix, folder / "runs"), folder / "runs")
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(our_service(f"quietframe {revision(ROOT)}", folder))
@@ -34,7 +35,7 @@ def main(full: bool, mix: str, out: Path | None, seed: int) -> None:
             [Side(ours, "grpc"), Side(stack.enter_context(mlserver(folder)), "grpc")],
         ]
         results = [(sides, compare(generator, sides, how, seed)) for sides in pairs]
-    click.echo(f"\n{write_comparison(f'{mix} pictures', results, how, folder, versions())}")
+    click.echo(f"\n{write_comparison(f'{mix} pictures', results, how, machine, folder)}")
 
 
 if __name__ == "__main__":
