@@ -97,10 +97,10 @@ def write_comparison(
     sections = [
         f"# Side by side: {title}",
         table(("", ""), machine),
-        f"{how.rounds} rounds in turn; closed loops of {how.users} users for {how.closed_s:g} s; open loops "
-        f"of {lengths} at a share of the first side's peak, Poisson arrivals, the same for all. Ratios are "
-        "the first side's figure over that of the row, median over the rounds (of p99: over the answers of all "
-        "rounds). Latency counts from the scheduled send time.",
+        f"{how.rounds} rounds in turn. Closed loops of {how.users} users for {how.closed_s:g} s; open loops "
+        f"of {lengths} at a share of the first side's peak, with Poisson arrivals, the same for all. Ratios: "
+        "the first side's figure over that of the row, median over the rounds; that of p99 is over all "
+        "answers. Latency counts from the scheduled send time.",
         *tables,
         "## What to doubt",
         "\n".join(found) or "Nothing stood out.",

@@ -62,8 +62,7 @@ def _picture(plot: Path) -> str:
 
 
 def _sections(measured: Measured) -> list[str]:
-    steps = measured.steps
-    sections = [
+    return [
         f"# Load test: {measured.title}",
         table(("", ""), measured.machine),
         "## What to doubt",
@@ -71,47 +70,40 @@ def _sections(measured: Measured) -> list[str]:
         f"## Peak: {measured.peak:.2f} images/s over HTTP",
         "Closed loop: each user sends the next image when the last one is back.",
         table(("protocol", "users", "images/s", "p50 ms", "answers"), map(_peak_row, measured.peaks)),
+        *_size_sections(measured.sizes),
+        *_step_sections(measured.steps),
+    ]
+
+
+def _step_sections(steps: Sequence[Step]) -> list[str]:
+    what = ("protocol", "of peak")
+    latency = ("offered/s", "images/s", "p50", "p90", "p99", "p99.9 ms", "answers", "unsent")
+    cost = ("service", "generator", "others", "most pending", "PSS MiB", "VmHWM MiB")
+    return [
         "## Latency from the scheduled send time",
         "Open loop, Poisson arrivals. `-`: too few answers for that percentile; `lost`: it falls on a "
         "request that failed or was never sent. Refusals (429; gRPC: 8) are not in the latency.",
-        table(
-            (
-                "protocol",
-                "of peak",
-                "offered/s",
-                "images/s",
-                "p50",
-                "p90",
-                "p99",
-                "p99.9 ms",
-                "answers",
-                "unsent",
-            ),
-            map(_latency_row, steps),
-        ),
+        table((*what, *latency), map(_latency_row, steps)),
         "## Where the time goes",
         "Median / 99th percentile in ms by `Server-Timing` (HTTP), mean by the service's histograms (gRPC).",
-        table(("protocol", "of peak", *STAGES, "beside them, p50"), map(_stage_row, steps)),
+        table((*what, *STAGES, "beside them, p50"), map(_stage_row, steps)),
         "## What it takes",
         "CPU in cores; memory is the most PSS in a sample, and the sum of VmHWM.",
-        table(
-            ("protocol", "of peak", "service", "generator", "others", "most pending", "PSS MiB", "VmHWM MiB"),
-            map(_cost_row, steps),
-        ),
+        table((*what, *cost), map(_cost_row, steps)),
         "## Batches",
         "How many images (or tiles) ran together: runs by upper bound of the bucket.",
         _batch_table(steps),
     ]
-    if measured.sizes:
-        rows = [
-            (mix, step.protocol, f"{step.goodput:.2f}", ms(step.latency_ms(0.5)))
-            for mix, step in measured.sizes
-        ]
-        sections += [
-            f"## By size, {measured.sizes[0][1].users} users",
-            table(("pictures", "protocol", "images/s", "p50 ms"), rows),
-        ]
-    return sections
+
+
+def _size_sections(sizes: Sequence[tuple[str, Step]]) -> list[str]:
+    if not sizes:
+        return []
+    rows = [(mix, step.protocol, f"{step.goodput:.2f}", ms(step.latency_ms(0.5))) for mix, step in sizes]
+    return [
+        f"## By size, closed loop of {sizes[0][1].users} users",
+        table(("pictures", "protocol", "images/s", "p50 ms"), rows),
+    ]
 
 
 def doubts(steps: Sequence[Step]) -> list[str]:

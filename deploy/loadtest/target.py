@@ -67,7 +67,8 @@ def running_service(url: str, grpc_address: str, *, allow_remote: bool) -> Targe
     """A service that somebody else has started.
 
     Raises:
-        click.ClickException: an address is not loopback and nobody said that it may be.
+        click.ClickException: an address is not loopback and nobody said that it may be, or it does not
+            answer.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -76,6 +77,12 @@ def running_service(url: str, grpc_address: str, *, allow_remote: bool) -> Targe
         if not allow_remote and not _is_loopback(host):
             raise click.ClickException(f"{host} is another machine; --allow-remote if it is yours to load")
     base = url.rstrip("/")
+    try:
+        status, _ = get(f"{base}/metrics", 10)
+    except OSError as error:
+        raise click.ClickException(f"{base} does not answer: {error}") from None
+    if status != http.client.OK:
+        raise click.ClickException(f"{base}/metrics answers {status}; it must be open, without a token")
     return Target(base, f"{base}/v1/denoise", grpc_address, f"{base}/metrics", None)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+import click
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -46,7 +47,11 @@ class Watched:
 
 
 class Watch:
-    """Around a run: `with Watch(target) as watched`; `watched` is complete after the block."""
+    """Around a run: `with Watch(target) as watched`; `watched` is complete after the block.
+
+    Raises:
+        click.ClickException: the service does not answer /metrics before or after the run.
+    """
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -55,12 +60,12 @@ class Watch:
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> Watched:
-        self._watched.before = scrape(self._target.metrics_url)
+        self._watched.before = self._counters()
         self._begun, self._cpu, self._machine = time.perf_counter(), cpu_s(self._target.pid), _machine_s()
         self._thread.start()
         return self._watched
 
-    def __exit__(self, _kind: type[BaseException] | None, _error: object, _at: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _at: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join()
         now = cpu_s(self._target.pid)
@@ -68,7 +73,14 @@ class Watch:
         self._watched.machine_s = _machine_s() - self._machine
         self._watched.cpu_s = None if now is None or self._cpu is None else now - self._cpu
         self._watched.peak_rss = _peak_rss(self._target.pid)
-        self._watched.after = scrape(self._target.metrics_url)
+        if kind is None:
+            self._watched.after = self._counters()
+
+    def _counters(self) -> Series:
+        try:
+            return scrape(self._target.metrics_url)
+        except OSError as error:
+            raise click.ClickException(f"{self._target.label} does not answer any more: {error}") from None
 
     def _sample(self) -> None:
         while not self._stop.wait(_EVERY_S):

@@ -159,6 +159,7 @@ def test_counters_between_two_scrapes() -> None:
         (["--url", "http://192.0.2.1:3000"], "--allow-remote"),
         (["--url", "http://127.0.0.1:3000", "--grpc", "192.0.2.1:3001"], "--allow-remote"),
         (["--url", "127.0.0.1:3000"], "http://"),
+        (["--url", "http://127.0.0.1:9"], "does not answer"),
         (["--vs", "no-such-revision"], "no-such-revision"),
         (["--vs-setting", "LANE=1"], "LANES=1"),
         (["--vs-setting", "PORT=1"], "addresses"),
