@@ -30,7 +30,7 @@ MODEL = "frames-balanced"
 _SCRIPTS = Path(__file__).parent / "k6"
 _MOST_USERS = 400
 # What a request may take before k6 runs out of users; not more, as each new user is a new connection
-_IN_FLIGHT_S = 5
+_IN_FLIGHT_S = 2
 _IN_FLIGHT_SATURATED_S = 30
 _MOST_REQUESTS = 200_000
 _THRESHOLDS_CROSSED = 99
