@@ -8,13 +8,13 @@ import click
 
 from deploy.loadtest.compare import Comparison, Side, compare, write_comparison
 from deploy.loadtest.generator import Generator
-from deploy.loadtest.machine import revision
+from deploy.loadtest.machine import describe_machine, revision
 from deploy.loadtest.measure import measure
 from deploy.loadtest.pictures import MIXES, ROOT, make_pictures
 from deploy.loadtest.report import new_folder, write_report
 from deploy.loadtest.revisions import checkout_of, settings_of
 from deploy.loadtest.steps import FULL, SHORT
-from deploy.loadtest.target import Target, our_service, running_service
+from deploy.loadtest.target import Target, our_service, running_service, stop_on_sigterm
 
 _IN_SHORT = Comparison(rounds=2, users=8, closed_s=5, loads=((0.7, 10), (1.3, 10)))
 _IN_FULL = Comparison(rounds=5, users=8, closed_s=12, loads=((0.7, 25), (1.3, 25)))
@@ -73,10 +73,12 @@ def _compare(
 ) -> bool:
     generator = Generator(make_pictures(mix, folder / "runs"), folder / "runs", p99_ms)
     sides = [Side(target, "http") for target in targets]
+    machine = describe_machine()
     seen = compare(generator, sides, how, seed)
-    click.echo(f"\n{write_comparison(f'{mix} pictures', [(sides, seen)], how, folder)}")
+    click.echo(f"\n{write_comparison(f'{mix} pictures', [(sides, seen)], how, machine, folder)}")
     return any(step.outcome.crossed for one in seen for step in one.steps)
 
 
 if __name__ == "__main__":
+    stop_on_sigterm()
     main()

@@ -1,6 +1,8 @@
 """Several services under the same load in one run, in turn, and their ratios."""
 
+import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +11,6 @@ import click
 
 from deploy.loadtest.figures import Step, percentile, ratio
 from deploy.loadtest.generator import Generator, Protocol
-from deploy.loadtest.machine import describe_machine
 from deploy.loadtest.report import doubts, ms, table
 from deploy.loadtest.steps import Load
 from deploy.loadtest.target import Target
@@ -84,22 +85,22 @@ def write_comparison(
     title: str,
     results: Sequence[tuple[Sequence[Side], Sequence[Seen]]],
     how: Comparison,
+    machine: Sequence[tuple[str, str]],
     folder: Path,
-    versions: Sequence[tuple[str, str]] = (),
 ) -> Path:
-    """Print a table for each result, and write them to report.md with what to doubt and the machine."""
-    tables = [comparison_table(sides, seen) for sides, seen in results]
+    """Print the tables of each result, and write them to report.md with what to doubt and the machine."""
+    tables = [each for sides, seen in results for each in comparison_tables(sides, seen)]
     click.echo("\n" + "\n\n".join(tables))
     pairs = [pair for sides, seen in results for pair in zip(sides, seen, strict=True)]
     found = [f"- {side.label}: {doubt}" for side, one in pairs for doubt in doubts(one.steps)]
-    lengths = ", ".join(f"{seconds:g} s" for _, seconds in how.loads)
+    lengths = " and ".join(f"{seconds:g} s" for _, seconds in how.loads)
     sections = [
         f"# Side by side: {title}",
-        table(("", ""), [*describe_machine(), *versions]),
-        f"{how.rounds} rounds in turn; closed loops of {how.users} users for {how.closed_s:g} s; "
-        f"open loops at a share of the first side's peak, {lengths}, Poisson arrivals, the same for all. "
-        "Ratios: the first side's figure over that of the row, median over the "
-        "rounds; percentiles: over the answers of all rounds, from the scheduled send time.",
+        table(("", ""), machine),
+        f"{how.rounds} rounds in turn. Closed loops of {how.users} users for {how.closed_s:g} s; open loops "
+        f"of {lengths} at a share of the first side's peak, with Poisson arrivals, the same for all. Ratios: "
+        "the first side's figure over that of the row, median over the rounds; that of p99 is over all "
+        "answers. Latency counts from the scheduled send time.",
         *tables,
         "## What to doubt",
         "\n".join(found) or "Nothing stood out.",
@@ -109,48 +110,46 @@ def write_comparison(
     return report
 
 
-def comparison_table(sides: Sequence[Side], seen: Sequence[Seen]) -> str:
-    """One row for each side; each ratio is the figure of the first side over that of this one."""
-    first = seen[0]
-    header = ["", "images/s, closed loop", "first / this"]
-    for share in first.loads:
-        at = f"at {100 * share:.0f} %"
-        header += [f"{at}: images/s", "first / this", "p50 ms", "p99 ms", "first / this", "answers"]
-    header += ["CPU s an image", "PSS MiB"]
-    rows = []
-    for side, one in zip(sides, seen, strict=True):
-        row = [side.label, f"{statistics.median(one.rates):.2f}", f"{ratio(first.rates, one.rates):.3f}"]
-        for share, steps in one.loads.items():
-            row += _load_cells(first, one, share, steps)
-        row += _cost_cells(one)
-        rows.append(row)
-    return table(header, rows)
+def comparison_tables(sides: Sequence[Side], seen: Sequence[Seen]) -> list[str]:
+    """One for the closed loops, and one for each load; a row for each side."""
+    closed = ("closed loop", "images/s", "first / this", "CPU s an image", "PSS MiB")
+    rows = [_closed_row(side, seen[0], one) for side, one in zip(sides, seen, strict=True)]
+    tables = [table(closed, rows)]
+    for share in seen[0].loads:
+        at = f"at {100 * share:.0f} % of the first one's peak"
+        header = (at, "images/s", "first / this", "p50", "p90", "p99 ms", "first / this", "answers", "lost")
+        rows = [_load_row(side, seen[0], one, share) for side, one in zip(sides, seen, strict=True)]
+        tables.append(table(header, rows))
+    return tables
 
 
-def _load_cells(first: Seen, one: Seen, share: float, steps: Sequence[Step]) -> list[str]:
-    rates = [step.goodput for step in steps]
-    firsts = [step.goodput for step in first.loads[share]]
-    p99, first_p99 = one.latency_ms(share, 0.99), first.latency_ms(share, 0.99)
-    slower = "-" if p99 is None or first_p99 is None else f"{first_p99 / p99:.3f}"
-    codes: dict[str, int] = {}
-    for step in steps:
-        for code, count in step.codes.items():
-            codes[code] = codes.get(code, 0) + count
+def _closed_row(side: Side, first: Seen, one: Seen) -> list[str]:
+    cpu_s = sum(step.watched.cpu_s or 0 for step in one.closed)
+    images = sum(len(step.ok) for step in one.closed)
     return [
-        f"{statistics.median(rates):.2f}",
-        f"{ratio(firsts, rates):.3f}",
-        ms(one.latency_ms(share, 0.5)),
-        ms(p99),
-        slower,
-        ", ".join(f"{code}: {count}" for code, count in sorted(codes.items())),
+        side.label,
+        f"{statistics.median(one.rates):.2f}",
+        f"{ratio(first.rates, one.rates):.3f}",
+        f"{cpu_s / images:.3f}" if images else "-",
+        f"{max(step.pss for step in one.closed) / 2**20:.0f}",
     ]
 
 
-def _cost_cells(one: Seen) -> list[str]:
-    cpu = sum(step.watched.cpu_s or 0 for step in one.closed)
-    images = sum(len(step.ok) for step in one.closed)
-    pss = max(step.pss for step in one.closed) / 2**20
-    return [f"{cpu / images:.3f}" if images else "-", f"{pss:.0f}"]
+def _load_row(side: Side, first: Seen, one: Seen, load: float) -> list[str]:
+    rates, firsts = ([step.goodput for step in each.loads[load]] for each in (one, first))
+    p99, first_p99 = (each.latency_ms(load, 0.99) or math.nan for each in (one, first))
+    codes: Counter[str] = Counter()
+    for step in one.loads[load]:
+        codes.update(step.codes)
+    return [
+        side.label,
+        f"{statistics.median(rates):.2f}",
+        f"{ratio(firsts, rates):.3f}",
+        *(ms(one.latency_ms(load, share)) for share in (0.5, 0.9, 0.99)),
+        f"{first_p99 / p99:.3f}" if math.isfinite(p99 + first_p99) else "-",
+        ", ".join(f"{code}: {count}" for code, count in sorted(codes.items())),
+        str(sum(step.lost for step in one.loads[load])),
+    ]
 
 
 def _order(sides: Sequence[Side], turn: int) -> list[int]:

@@ -29,6 +29,9 @@ TIMEOUT_S = 60
 MODEL = "frames-balanced"
 _SCRIPTS = Path(__file__).parent / "k6"
 _MOST_USERS = 400
+# What a request may take before k6 runs out of users; not more, as each new user is a new connection
+_IN_FLIGHT_S = 2
+_IN_FLIGHT_SATURATED_S = 30
 _MOST_REQUESTS = 200_000
 _THRESHOLDS_CROSSED = 99
 
@@ -70,7 +73,7 @@ class Generator:
         click.ClickException: k6 is not installed.
     """
 
-    def __init__(self, pictures: Sequence[Picture], folder: Path, p99_ms: float) -> None:
+    def __init__(self, pictures: Sequence[Picture], folder: Path, p99_ms: float = 5000) -> None:
         self._pictures = pictures
         self._folder = folder
         self._p99_ms = p99_ms
@@ -99,7 +102,8 @@ class Generator:
         ]
         if len(arrivals) > _MOST_REQUESTS:
             raise click.ClickException(f"{len(arrivals)} requests in one step; {_MOST_REQUESTS} are the most")
-        in_flight = math.ceil(max(schedule.rate, schedule.end_rate) * TIMEOUT_S)
+        in_flight_s = _IN_FLIGHT_SATURATED_S if saturating else _IN_FLIGHT_S
+        in_flight = math.ceil(max(schedule.rate, schedule.end_rate) * in_flight_s)
         plan = {
             "shape": "constant" if schedule.rate == schedule.end_rate else "ramp",
             "rate_per_1000_s": round(1000 * schedule.rate),
@@ -133,35 +137,39 @@ class Generator:
             "p99_ms": self._p99_ms,
         }
         (place / "plan.json").write_text(json.dumps(plan, indent=1), "utf-8")
-        cpu_s, wall_s = self._k6_run(place, protocol, plan["seconds"] + TIMEOUT_S + 60)
-        answers = read_answers(place / "answers.jsonl")
-        return Outcome(answers, scheduled, cpu_s, wall_s, _crossed(place / "summary.json"))
+        before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        trouble = self._k6_run(place, protocol, plan["seconds"] + 2 * TIMEOUT_S)
+        after, wall_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - begun
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return Outcome(read_answers(place / "answers.jsonl"), scheduled, cpu_s, wall_s, trouble)
 
-    def _k6_run(self, place: Path, protocol: Protocol, limit_s: float) -> tuple[float, float]:
+    def _k6_run(self, place: Path, protocol: Protocol, limit_s: float) -> list[str]:
+        """Run k6, and say which thresholds were crossed; a k6 that must be stopped leaves its answers."""
         command = [self._k6, "run", "--quiet", "--no-usage-report", "--no-color", "--address", ""]
         command += ["--log-format", "raw", "--console-output", str(place / "answers.jsonl")]
         command += ["--summary-export", str(place / "summary.json"), "-e", f"PLAN={place / 'plan.json'}"]
-        before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         with (place / "k6.log").open("wb") as log:
-            done = subprocess.run(
-                [*command, str(_SCRIPTS / f"{protocol}.js")],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={name: value for name, value in os.environ.items() if not name.startswith("K6_")},
-                timeout=limit_s,
-                check=False,
-            )
-        after, wall_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - begun
+            try:
+                done = subprocess.run(
+                    [*command, str(_SCRIPTS / f"{protocol}.js")],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={name: value for name, value in os.environ.items() if not name.startswith("K6_")},
+                    timeout=limit_s,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                return [f"k6 did not end within {limit_s:.0f} s"]
         if done.returncode not in (0, _THRESHOLDS_CROSSED):
-            raise click.ClickException(f"k6 ended with status {done.returncode}; see {place / 'k6.log'}")
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall_s
+            raise click.ClickException(f"k6 ended with status {done.returncode}; see {log.name}")
+        return _crossed(place / "summary.json")
 
 
 def read_answers(file: Path) -> list[Answer]:
     """The lines of load.js, in the order in which they came."""
     lines = file.read_text("utf-8").splitlines() if file.exists() else []
-    records = [json.loads(line) for line in lines if line.startswith("{")]
+    records = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
     return [
         Answer(stages=stages_of(record.pop("server_timing")), **record)
         for record in sorted(records, key=lambda record: record["ended"])

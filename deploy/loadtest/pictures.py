@@ -22,11 +22,7 @@ class Kind:
     width: int
     height: int
     format: Literal["jpeg", "png"]
-    cards: int = 1
-
-    @property
-    def label(self) -> str:
-        return f"{self.width}x{self.height} {self.format}"
+    cards: int
 
 
 MIXES: dict[str, tuple[Kind, ...]] = {
@@ -40,10 +36,10 @@ MIXES: dict[str, tuple[Kind, ...]] = {
         Kind(1920, 1080, "jpeg", 1),
     ),
     "thumbnails": (Kind(64, 64, "jpeg", 3), Kind(64, 64, "png", 1)),
-    "360p": (Kind(640, 360, "jpeg"),),
-    "720p": (Kind(1280, 720, "jpeg"),),
-    "720p-png": (Kind(1280, 720, "png"),),
-    "1080p": (Kind(1920, 1080, "jpeg"),),
+    "360p": (Kind(640, 360, "jpeg", 4),),
+    "720p": (Kind(1280, 720, "jpeg", 4),),
+    "720p-png": (Kind(1280, 720, "png", 4),),
+    "1080p": (Kind(1920, 1080, "jpeg", 4),),
 }
 
 

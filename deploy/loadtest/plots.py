@@ -37,6 +37,7 @@ def _drawn(name: str, draw: Callable[[Axes], None], folder: Path) -> Path:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
     draw(axes)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize="small")
@@ -87,7 +88,7 @@ def _queue(axes: Axes, steps: Sequence[Step]) -> None:
         if number % 2:
             axes.axvspan(start, end, color="grey", alpha=0.12, linewidth=0)
         name = f"{step.protocol} {step.label}"
-        axes.text((start + end) / 2, 1.0, name, rotation=90, ha="center", va="top", fontsize="x-small",
+        axes.text((start + end) / 2, 0.98, name, rotation=90, ha="center", va="top", fontsize="x-small",
                   transform=axes.get_xaxis_transform(), alpha=0.7)  # fmt: skip
     axes.set(title="Requests inside the service", xlabel="s", ylabel="pending", ylim=(0, None))
 
@@ -98,7 +99,7 @@ def _batches(axes: Axes, steps: Sequence[Step]) -> None:
     for bound in dict.fromkeys(bound for step in steps for bound in step.batches):
         counts = [step.batches.get(bound, 0) for step in steps]
         if any(counts):
-            label = "more" if math.isinf(float(bound)) else f"up to {float(bound):g}"
+            label = "more" if bound == "+Inf" else f"up to {float(bound):g}"
             axes.bar(names, counts, bottom=below, label=label)
             below = [low + count for low, count in zip(below, counts, strict=True)]
     axes.set(title="Images that ran together, HTTP", xlabel="offered, % of the peak", ylabel="runs")

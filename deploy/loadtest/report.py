@@ -62,8 +62,7 @@ def _picture(plot: Path) -> str:
 
 
 def _sections(measured: Measured) -> list[str]:
-    steps = measured.steps
-    sections = [
+    return [
         f"# Load test: {measured.title}",
         table(("", ""), measured.machine),
         "## What to doubt",
@@ -71,47 +70,40 @@ def _sections(measured: Measured) -> list[str]:
         f"## Peak: {measured.peak:.2f} images/s over HTTP",
         "Closed loop: each user sends the next image when the last one is back.",
         table(("protocol", "users", "images/s", "p50 ms", "answers"), map(_peak_row, measured.peaks)),
+        *_size_sections(measured.sizes),
+        *_step_sections(measured.steps),
+    ]
+
+
+def _step_sections(steps: Sequence[Step]) -> list[str]:
+    what = ("protocol", "of peak")
+    latency = ("offered/s", "images/s", "p50", "p90", "p99", "p99.9 ms", "answers", "unsent")
+    cost = ("service", "generator", "others", "most pending", "PSS MiB", "VmHWM MiB")
+    return [
         "## Latency from the scheduled send time",
         "Open loop, Poisson arrivals. `-`: too few answers for that percentile; `lost`: it falls on a "
         "request that failed or was never sent. Refusals (429; gRPC: 8) are not in the latency.",
-        table(
-            (
-                "protocol",
-                "of peak",
-                "offered/s",
-                "images/s",
-                "p50",
-                "p90",
-                "p99",
-                "p99.9 ms",
-                "answers",
-                "unsent",
-            ),
-            map(_latency_row, steps),
-        ),
+        table((*what, *latency), map(_latency_row, steps)),
         "## Where the time goes",
         "Median / 99th percentile in ms by `Server-Timing` (HTTP), mean by the service's histograms (gRPC).",
-        table(("protocol", "of peak", *STAGES, "beside them, p50"), map(_stage_row, steps)),
+        table((*what, *STAGES, "beside them, p50"), map(_stage_row, steps)),
         "## What it takes",
         "CPU in cores; memory is the most PSS in a sample, and the sum of VmHWM.",
-        table(
-            ("protocol", "of peak", "service", "generator", "others", "most pending", "PSS MiB", "VmHWM MiB"),
-            map(_cost_row, steps),
-        ),
+        table((*what, *cost), map(_cost_row, steps)),
         "## Batches",
         "How many images (or tiles) ran together: runs by upper bound of the bucket.",
         _batch_table(steps),
     ]
-    if measured.sizes:
-        rows = [
-            (mix, step.protocol, f"{step.goodput:.2f}", ms(step.latency_ms(0.5)))
-            for mix, step in measured.sizes
-        ]
-        sections += [
-            f"## By size, {measured.sizes[0][1].users} users",
-            table(("pictures", "protocol", "images/s", "p50 ms"), rows),
-        ]
-    return sections
+
+
+def _size_sections(sizes: Sequence[tuple[str, Step]]) -> list[str]:
+    if not sizes:
+        return []
+    rows = [(mix, step.protocol, f"{step.goodput:.2f}", ms(step.latency_ms(0.5))) for mix, step in sizes]
+    return [
+        f"## By size, closed loop of {sizes[0][1].users} users",
+        table(("pictures", "protocol", "images/s", "p50 ms"), rows),
+    ]
 
 
 def doubts(steps: Sequence[Step]) -> list[str]:
@@ -124,6 +116,8 @@ def doubts(steps: Sequence[Step]) -> list[str]:
         name = f"{step.protocol} {step.label}"
         if step.unsent:
             found.append(f"{name}: the generator did not send {step.unsent} of {step.outcome.scheduled}")
+        if step.watched.missed:
+            found.append(f"{name}: /metrics was not answered {step.watched.missed} times")
         if step.late_ms > _LATE_MS:
             found.append(f"{name}: 1 % of the requests were sent over {step.late_ms:.0f} ms late")
         if step.watched.after and step.server_ok != len(step.ok):
@@ -182,4 +176,6 @@ def _cost_row(step: Step) -> Sequence[object]:
 def _batch_table(steps: Sequence[Step]) -> str:
     bounds = list(dict.fromkeys(bound for step in steps for bound in step.batches))
     rows = [(step.protocol, step.label, *(step.batches.get(bound, 0) for bound in bounds)) for step in steps]
-    return table(("protocol", "of peak", *(f"{float(bound):g}" for bound in bounds)), rows)
+    return table(
+        ("protocol", "of peak", *(bound.removesuffix(".0").replace("+Inf", "more") for bound in bounds)), rows
+    )

@@ -38,7 +38,7 @@ def make_schedule(
     """Poisson arrivals for `seconds`, at `rate` a second or rising evenly from it to `end_rate`.
 
     Given their number, the arrivals of a Poisson process are independent and uniform (Cox and Lewis,
-    The Statistical Analysis of Series of Events, 1966, section 2.1); a ramp is uniform in its integral.
+    The Statistical Analysis of Series of Events, 1966); a ramp is uniform in its integral.
 
     Args:
         deck: number of pictures; they are dealt from decks shuffled anew.
@@ -46,12 +46,13 @@ def make_schedule(
     rate = _in_k6_steps(rate)
     end_rate = rate if end_rate is None else _in_k6_steps(end_rate)
     total = seconds * (rate + end_rate) / 2
-    number = max(1, math.floor(total))
+    # k6 begins a constant rate at once and a ramp when its integral is 1, and leaves out a tick at the end
+    first = 0 if rate == end_rate else 1
+    number = max(1, math.ceil(total) - 1 if first else math.floor(total))
     rng = np.random.default_rng(seed)
     slope = (end_rate - rate) / seconds
     due = _when(np.sort(rng.uniform(0, total, number)), rate, slope)
-    # k6 begins a ramp when its integral is 1, a constant rate at once
-    ticks = _when(np.arange(number) + (1.0 if slope else 0.0), rate, slope)
+    ticks = _when(np.arange(number) + first, rate, slope)
     due += max(0.0, float(np.max(ticks - due)))
     ahead = int(np.max(np.searchsorted(ticks, due, side="right") - np.arange(number)))
     return Schedule(rate, end_rate, seconds, due, deal(number, deck, rng), ahead)
@@ -68,7 +69,7 @@ def _in_k6_steps(rate: float) -> float:
     return max(1, round(1000 * rate)) / 1000
 
 
-def _when(count: npt.NDArray[np.floating], rate: float, slope: float) -> Times:
+def _when(count: npt.NDArray[np.floating | np.integer], rate: float, slope: float) -> Times:
     """When the integral of the rate reaches `count`, in seconds."""
     if not slope:
         return np.asarray(count / rate, np.float64)

@@ -67,7 +67,8 @@ def running_service(url: str, grpc_address: str, *, allow_remote: bool) -> Targe
     """A service that somebody else has started.
 
     Raises:
-        click.ClickException: an address is not loopback and nobody said that it may be.
+        click.ClickException: an address is not loopback and nobody said that it may be, or it does not
+            answer.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -76,6 +77,12 @@ def running_service(url: str, grpc_address: str, *, allow_remote: bool) -> Targe
         if not allow_remote and not _is_loopback(host):
             raise click.ClickException(f"{host} is another machine; --allow-remote if it is yours to load")
     base = url.rstrip("/")
+    try:
+        status, _ = get(f"{base}/metrics", 10)
+    except OSError as error:
+        raise click.ClickException(f"{base} does not answer: {error}") from None
+    if status != http.client.OK:
+        raise click.ClickException(f"{base}/metrics answers {status}; it must be open, without a token")
     return Target(base, f"{base}/v1/denoise", grpc_address, f"{base}/metrics", None)
 
 
@@ -121,6 +128,30 @@ def free_ports(number: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
+def get(url: str, timeout_s: float) -> tuple[int, str]:
+    """Status and text, without any proxy.
+
+    Raises:
+        OSError: there was no answer in time.
+    """
+    parts = urllib.parse.urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.netloc, timeout=timeout_s)
+    try:
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from None
+    finally:
+        connection.close()
+
+
+def stop_on_sigterm() -> None:
+    """Let SIGTERM unwind, so that nothing started here is left behind."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+
+
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
@@ -130,15 +161,10 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _answers(url: str) -> bool:
-    parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=5)
     try:
-        connection.request("GET", parts.path)
-        return connection.getresponse().status == http.client.OK
+        return get(url, 5)[0] == http.client.OK
     except OSError:
         return False
-    finally:
-        connection.close()
 
 
 def _is_loopback(host: str) -> bool:

@@ -30,7 +30,7 @@ export default async function () {
   const headers = { 'Content-Type': plan.pictures[request.picture].media_type };
   waitUntilDue(request);
   const begun = Date.now();
-  const answer = http.post(plan.url, body, { headers, timeout: `${plan.timeout_s}s` });
+  const answer = http.post(plan.url, body, { headers, timeout: `${plan.timeout_s}s`, redirects: 0 });
   const outcome = OUTCOMES[answer.status] || 'failed';
   note(request, begun, answer.status, outcome, answer.headers['Server-Timing'] || '');
   restIf(outcome === 'refused');

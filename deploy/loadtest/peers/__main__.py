@@ -7,11 +7,12 @@ import click
 
 from deploy.loadtest.compare import Comparison, Side, compare, write_comparison
 from deploy.loadtest.generator import Generator
-from deploy.loadtest.machine import revision
+from deploy.loadtest.machine import describe_machine, revision
+from deploy.loadtest.peers.same import check_same_pixels
 from deploy.loadtest.peers.servers import mlserver, starlette, versions
 from deploy.loadtest.pictures import MIXES, ROOT, make_pictures
 from deploy.loadtest.report import new_folder
-from deploy.loadtest.target import our_service
+from deploy.loadtest.target import our_service, stop_on_sigterm
 
 _IN_SHORT = Comparison(rounds=1, users=8, closed_s=6, loads=((2.0, 25),))
 _IN_FULL = Comparison(rounds=3, users=8, closed_s=15, loads=((2.0, 30),))
@@ -26,16 +27,20 @@ def main(full: bool, mix: str, out: Path | None, seed: int) -> None:
     """Throughput at saturation and latency at twice that load; each peer by its own protocol."""
     how = _IN_FULL if full else _IN_SHORT
     folder = new_folder(out)
-    generator = Generator(make_pictures(mix, folder / "runs"), folder / "runs", p99_ms=1)
+    machine = [*describe_machine(), *versions()]
+    pictures = make_pictures(mix, folder / "runs")
+    generator = Generator(pictures, folder / "runs")
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(our_service(f"quietframe {revision(ROOT)}", folder))
         pairs = [
             [Side(ours, "http"), Side(stack.enter_context(starlette(folder)), "http")],
             [Side(ours, "grpc"), Side(stack.enter_context(mlserver(folder)), "grpc")],
         ]
+        check_same_pixels([side for sides in pairs for side in sides], pictures[0].file)
         results = [(sides, compare(generator, sides, how, seed)) for sides in pairs]
-    click.echo(f"\n{write_comparison(f'{mix} pictures', results, how, folder, versions())}")
+    click.echo(f"\n{write_comparison(f'{mix} pictures', results, how, machine, folder)}")
 
 
 if __name__ == "__main__":
+    stop_on_sigterm()
     main()
