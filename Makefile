@@ -3,11 +3,7 @@ PYTHON ?= python3
 EXTRA ?= cpu
 BIN := .venv/bin
 
-<<<<<<< HEAD
-.PHONY: serve install test soak lint format bench loadtest loadtest-peers demo
-=======
-.PHONY: serve install test soak lint format bench demo image lock
->>>>>>> wt-deploy
+.PHONY: serve install test soak lint format bench loadtest loadtest-peers demo image lock
 
 serve: .venv/serve-$(EXTRA).done
 	$(BIN)/quietframe serve
