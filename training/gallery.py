@@ -9,7 +9,6 @@ import skimage.data
 from PIL import Image, ImageDraw, ImageFont
 
 from training.corruption import (
-    Clip,
     Corruption,
     Gaussian,
     Jpeg,
@@ -47,8 +46,8 @@ GALLERY: dict[str, tuple[Callable[[float], Corruption], tuple[float, ...]]] = {
         (0.1, 0.25, 0.5, 0.75, 0.9),
     ),
     "jpeg, quality {:g}": (lambda level: Jpeg(quality=(level, level)), (50, 25, 12, 6, 2)),
-    "gaussian + clip + jpeg, sigma {:g}": (
-        lambda level: Sequence(steps=(Gaussian(sigma=(level, level)), Clip(), Jpeg(quality=(25, 25)))),
+    "gaussian + jpeg, sigma {:g}": (
+        lambda level: Sequence(steps=(Gaussian(sigma=(level, level)), Jpeg(quality=(25, 25)))),
         (15, 30, 60, 127.5, 255),
     ),
 }
