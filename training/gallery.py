@@ -9,6 +9,7 @@ import skimage.data
 from PIL import Image, ImageDraw, ImageFont
 
 from training.corruption import (
+    Camera,
     Corruption,
     Gaussian,
     Jpeg,
@@ -29,7 +30,11 @@ GALLERY: dict[str, tuple[Callable[[float], Corruption], tuple[float, ...]]] = {
     "speckle, deviation {:g}": (lambda level: Speckle(deviation=(level, level)), (0.1, 0.2, 0.4, 0.7, 1)),
     "poisson, {:g} photons": (lambda level: Poisson(peak=(level, level)), (300, 100, 30, 10, 3)),
     "low light, {:g} photons": (
-        lambda level: LowLight(photons=(level, level), read=(3, 3), gain=(1.6, 1.6), demosaic=1.0),
+        lambda level: LowLight(photons=(level, level), read=(3, 3), demosaic=1.0),
+        (1500, 500, 150, 50, 15),
+    ),
+    "camera, {:g} photons": (
+        lambda level: Camera(photons=(level, level), demosaic=1.0),
         (1500, 500, 150, 50, 15),
     ),
     "salt and pepper, {:.0%}": (
