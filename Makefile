@@ -14,8 +14,9 @@ test: .venv/all-$(EXTRA).done
 	$(BIN)/pytest
 
 # The promises under load at full length; a quiet machine, please.
+soak: SHELL := bash
 soak: .venv/all-$(EXTRA).done
-	$(BIN)/pytest --soak -rA tests/service/test_load.py tests/service/test_fuzz.py tests/service/test_promises.py
+	$(BIN)/pytest --soak -rA tests/service/test_{load,fuzz,promises,archive}.py tests/contract/test_image.py
 
 lint: .venv/all-$(EXTRA).done
 	$(BIN)/ruff format --check .

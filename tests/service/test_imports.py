@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize(
-    "module", ["service.app", "service.cli", "service.files", "service.bench", "service.video"]
+    "module",
+    ["service.app", "service.cli", "service.files", "service.bench", "service.video", "service.archive.run"],
 )
 def test_serving_needs_no_training_library(module: str) -> None:
     check = f"import {module}, sys; print(*sys.modules)"
