@@ -139,19 +139,23 @@ def one_channel(image: Photo) -> Photo:
 class Stream(Sampler[int]):
     """Indices epoch * length ... (epoch + 1) * length - 1: a stream cut into epochs.
 
-    Lightning calls `set_epoch` for each epoch, but after the first indices are drawn: a resumed
-    run passes the epoch where it goes on.
+    Of those each of `world` processes takes every `world`-th, from its `rank` on. Lightning calls
+    `set_epoch` for each epoch, but after the first indices are drawn: a resumed run passes the
+    epoch where it goes on.
     """
 
-    def __init__(self, length: int, epoch: int) -> None:
+    def __init__(self, length: int, epoch: int, rank: int = 0, world: int = 1) -> None:
         self.length = length
         self.epoch = epoch
+        self.rank = rank
+        self.world = world
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.world
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.length, (self.epoch + 1) * self.length))
+        begin = self.epoch * self.length
+        return iter(range(begin + self.rank, begin + self.length, self.world))
