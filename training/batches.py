@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -61,7 +61,9 @@ class Batches:
         """The same batches each time, whole in every process."""
         if isinstance(self.validation, Arrays):
             return _whole(self.validation, Stream(self.validation.batches, 0))
-        return DataLoader(self.validation, batch_size=self.recipe.fit.batch, sampler=range(VALIDATION_PATCHES))
+        return DataLoader(
+            self.validation, batch_size=self.recipe.fit.batch, sampler=range(VALIDATION_PATCHES)
+        )
 
 
 def prepare(recipe: Recipe, data: Path | None) -> Batches:
@@ -142,13 +144,18 @@ class Arrays(Dataset[Batch]):
             rng = np.random.default_rng((self.seed, 0, epoch))
             self._order = epoch, rng.permutation(len(self.samples))
         chosen = self._order[1][place * self.batch : (place + 1) * self.batch]
-        clean = self.samples[chosen]
-        clean = to_float(clean) if clean.dtype == np.uint8 else clean
-        noisy = corrupt(self.corruption, shrunk(clean, self.scale), np.random.default_rng((self.seed, 1, index)))
+        clean = _as_float(self.samples[chosen])
+        noisy = corrupt(
+            self.corruption, shrunk(clean, self.scale), np.random.default_rng((self.seed, 1, index))
+        )
         if self.eight_bits:
             noisy = to_float(to_uint8(noisy))
         mine = slice(self.share.rank, None, self.share.world)
         return to_planes(noisy[mine]), to_planes(clean[mine])
+
+
+def _as_float(samples: Photo | Image) -> Image:
+    return to_float(cast(Photo, samples)) if samples.dtype == np.uint8 else cast(Image, samples)
 
 
 def corrupt(corruption: Corruption, clean: Image, rng: np.random.Generator) -> Image:
@@ -162,7 +169,7 @@ def shrunk(images: Image, scale: int) -> Image:
         return images
     n, height, width, channels = images.shape
     blocks = images.reshape(n, height // scale, scale, width // scale, scale, channels)
-    return blocks.mean(axis=(2, 4), dtype=np.float32)
+    return cast(Image, blocks.mean(axis=(2, 4), dtype=np.float32))
 
 
 def to_planes(images: Image) -> torch.Tensor:

@@ -17,7 +17,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     copy from there can be cut off.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
         """Raises DataError where it cannot be written; the file that was there before stays."""
         final = Path(path)
         draft = final.with_suffix(".part")

@@ -18,7 +18,7 @@ Shape = tuple[int, int, int]
 
 
 class Linear(Network):
-    """x^ = V (W x + b) + c with `code` numbers between; `tied` has V = W^T (Vincent et al. 2008, section 2.2).
+    """x^ = V (W x + b) + c with `code` numbers between; `tied` has V = W^T (Vincent et al. 2008, sec. 2.2).
 
     Without a non-linearity the best it can learn is a Wiener filter of rank `code` (Baldi & Hornik 1989).
     """
@@ -41,7 +41,7 @@ class Linear(Network):
 
 
 class Dense(Network):
-    """Fully connected layers with ReLU between: 784-128-64-32-64-128-784 for MNIST, as Keras' notebooks have it.
+    """Fully connected layers with ReLU between: 784-128-64-32-64-128-784 in the notebooks of Keras.
 
     Args:
         hidden: units of each layer between input and output.
@@ -111,14 +111,15 @@ class Latent2(Network):
 
     def decode(self, code: Tensor) -> Tensor:
         """Float `[N, 2]` to the image, float `[N, C, H, W]` of 0..1."""
-        return self.decoder(code).sigmoid().view(-1, *self.sides)
+        image: Tensor = self.decoder(code).sigmoid().view(-1, *self.sides)
+        return image
 
     def forward(self, image: Tensor) -> Tensor:
         return self.decode(self.encode(image))
 
 
 class Stochastic(Network):
-    """Noise in the code as well: sigmoid(V (tanh(W x) + noise)), as the walkback's GSN has it (Bengio et al. 2014).
+    """Noise in the code as well: sigmoid(V (tanh(W x) + noise)), as in a GSN (Bengio et al. 2014).
 
     Args:
         code: units of the code.

@@ -134,14 +134,18 @@ def check(name: str, file: str, folder: Path) -> Path:
         DataError: it is missing, incomplete or corrupt; with the checksum that it should have.
     """
     path, expected = folder / file, SOURCES[name].sha256[file]
-    advice = "`python -m training data fetch` downloads it"
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); {advice}") from None
-    if found != expected:
-        raise DataError(f"{path} is corrupt or incomplete: sha256 {found}, expected {expected}; {advice}")
+    if (found := state(path, expected)) != "ok":
+        raise DataError(
+            f"{path} is {found}; expected is sha256 {expected}; `python -m training data fetch` downloads it"
+        )
     return path
+
+
+def state(path: Path, expected: str) -> str:
+    """`ok`, `missing`, or `corrupt`: there, but not the file of that sha256, or not all of it."""
+    if not path.is_file():
+        return "missing"
+    return "ok" if hashlib.sha256(path.read_bytes()).hexdigest() == expected else "corrupt"
 
 
 def read_idx(path: Path) -> Photo:

@@ -1,8 +1,6 @@
 """What every network of the room says of itself, and what it costs."""
 
-import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 class Network(nn.Module):
@@ -25,12 +23,3 @@ class Network(nn.Module):
 
 def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def macs_per_pixel(network: Network) -> float:
-    """Multiply-adds of all convolutions and matrix products for each pixel of the input, while running."""
-    channels, height, width = network.shape
-    height, width = height or network.alignment, width or network.alignment
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, channels, height, width))
-    return float(counter.get_total_flops() / 2 / (height * width))

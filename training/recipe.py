@@ -44,14 +44,16 @@ class Recipe(Strict):
         if loss == "bce" and (unbounded or getattr(network, "output", None) == "linear"):
             raise ValueError("fit.loss bce needs a network whose output is 0..1, as a sigmoid's; take mse")
         if loss == "relative-mse" and isinstance(network, parts.Sr2Recipe | parts.StackedRecipe):
-            raise ValueError(f"fit.loss relative-mse cannot compare with the input of {network.kind}; take mse")
+            raise ValueError(
+                f"fit.loss relative-mse cannot compare with the input of {network.kind}; take mse"
+            )
         return self
 
 
 def _alignment(network: parts.NetworkRecipe) -> int:
     match network:
         case parts.UNetRecipe():
-            return network.unshuffle * 2 ** (len(network.widths) - 1)
+            return network.unshuffle << (len(network.widths) - 1)
         case parts.ConvRecipe():
             return 4
         case parts.Sr2Recipe():

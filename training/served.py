@@ -2,21 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
-from model_store import Tensor
+from model_store import Task, Tensor
 from training import shells
 from training.classic import Latent2
 from training.network import Network
 from training.networks import ResidualUNet, denoise_uint8
 
-Task = Literal["denoise", "denoise-points", "super-resolution", "encode", "decode"]
 Feed = dict[str, npt.NDArray[np.generic]]
 _SIZES = ((1, 1, 1), (2, 7, 5), (1, 37, 53), (3, 64, 64), (1, 101, 240))
 _POINT = (2, 1, 1)
@@ -29,7 +28,9 @@ class Part:
     Attributes:
         suffix: what is added to the model's name.
         core: the part that is exported from torch, of one input and one output.
-        example: an input of `core`, whose first side and `free` sides (by what they are multiples of) may vary.
+        example: an input of `core`; its first side may vary.
+        free: further sides that may, and what they are multiples of.
+        pixels: those of one image of `example`; 1 where there is no image.
         edges: the names of input and output of `core` in `shell`.
         shell: ONNX text around `core`; see `shells`.
         reference: what the graph should answer to a feed, by torch.
@@ -42,9 +43,17 @@ class Part:
     core: nn.Module
     example: torch.Tensor
     free: dict[int, int]
+    pixels: int
     edges: tuple[str, str]
     shell: str
     reference: Callable[[Feed], torch.Tensor]
+
+    @property
+    def macs_per_pixel(self) -> float:
+        """Multiply-adds of all convolutions and matrix products for each pixel, counted while running."""
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self.core(self.example)
+        return float(counter.get_total_flops() / 2 / (len(self.example) * self.pixels))
 
     def feeds(self) -> Iterator[Feed]:
         """Seeded inputs of the sizes it takes, odd ones among them."""
@@ -65,7 +74,7 @@ def parts(network: Network) -> list[Part]:
 
 
 def restore_uint8(network: Network, image: torch.Tensor) -> torch.Tensor:
-    """What the graph of a network that gives the clean image computes: uint8 `[N, H, W, C]` to the same * scale."""
+    """What the graph of a network that gives the clean image computes: uint8 `[N, H, W, C]` in and out."""
     _, height, width, _ = image.shape
     clean = network(_planes(image, network.alignment))
     return _bytes(clean[:, :, : height * network.scale, : width * network.scale])
@@ -81,6 +90,7 @@ def _residual(network: ResidualUNet) -> Part:
         core=_Calling(network.folded_noise, network),
         example=torch.zeros(2, 3 * network.unshuffle**2, 4 * multiple, 6 * multiple),
         free={2: multiple, 3: multiple},
+        pixels=24 * network.alignment**2,
         edges=("folded", "noise"),
         shell=shells.residual(network.alignment, network.unshuffle),
         reference=lambda feed: denoise_uint8(
@@ -93,6 +103,7 @@ def _restoring(network: Network) -> Part:
     channels, height, width = network.shape
     multiple = network.alignment
     free = {2 + axis: multiple for axis, side in enumerate((height, width)) if side is None}
+    example = torch.zeros(2, channels, height or 4 * multiple, width or 6 * multiple)
     image = _image("image", network.shape)
     denoised = _image("denoised", network.shape, network.scale)
     return Part(
@@ -101,8 +112,9 @@ def _restoring(network: Network) -> Part:
         inputs=(image,),
         outputs=(denoised,),
         core=network,
-        example=torch.zeros(2, channels, height or 4 * multiple, width or 6 * multiple),
+        example=example,
         free=free,
+        pixels=example[0, 0].numel(),
         edges=("scaled", "clean"),
         shell=shells.restoring(image, denoised, multiple, network.scale),
         reference=lambda feed: restore_uint8(network, torch.from_numpy(feed["image"])),
@@ -116,9 +128,10 @@ def _encoder(network: Latent2) -> Part:
         task="encode",
         inputs=(image,),
         outputs=(latent,),
-        core=_Calling(network.encode, network),
+        core=_Calling(network.encode, network.encoder),
         example=torch.zeros(2, *network.sides),
         free={},
+        pixels=network.sides[1] * network.sides[2],
         edges=("scaled", "latent"),
         shell=shells.encoder(image, latent),
         reference=lambda feed: network.encode(_planes(torch.from_numpy(feed["image"]), 1)),
@@ -132,9 +145,10 @@ def _decoder(network: Latent2) -> Part:
         task="decode",
         inputs=(latent,),
         outputs=(denoised,),
-        core=_Calling(network.decode, network),
+        core=_Calling(network.decode, network.decoder),
         example=torch.zeros(2, 2),
         free={},
+        pixels=network.sides[1] * network.sides[2],
         edges=("latent", "clean"),
         shell=shells.decoder(latent, denoised),
         reference=lambda feed: _bytes(network.decode(torch.from_numpy(feed["latent"]))),
@@ -151,6 +165,7 @@ def _points(network: Network) -> Part:
         core=network,
         example=torch.zeros(2, 2),
         free={},
+        pixels=1,
         edges=("points", "denoised"),
         shell=shells.bare(points, denoised),
         reference=lambda feed: network(torch.from_numpy(feed["points"])),
@@ -158,11 +173,11 @@ def _points(network: Network) -> Part:
 
 
 class _Calling(nn.Module):
-    """A method of a network as a module, which is what torch exports."""
+    """A method of a network as a module of the weights it needs, which is what torch exports."""
 
-    def __init__(self, method: Callable[[torch.Tensor], torch.Tensor], network: nn.Module) -> None:
+    def __init__(self, method: Callable[[torch.Tensor], torch.Tensor], weights: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.weights = weights
         self.method = method
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -172,7 +187,9 @@ class _Calling(nn.Module):
 def _image(name: str, shape: tuple[int, int | None, int | None], scale: int = 1) -> Tensor:
     channels, *sides = shape
     stretched = f"*{scale}" if scale > 1 else ""
-    height, width = (side * scale if side else name + stretched for name, side in zip("HW", sides, strict=True))
+    height, width = (
+        side * scale if side else name + stretched for name, side in zip("HW", sides, strict=True)
+    )
     return Tensor(name=name, dtype="uint8", shape=("N", height, width, channels))
 
 

@@ -102,7 +102,9 @@ def encoder(image: Tensor, latent: Tensor) -> str:
 
 
 def decoder(latent: Tensor, denoised: Tensor) -> str:
-    return _graph(latent, denoised, "clean = quietframe.Network (latent)\n" + _BYTES.format(denoised="denoised"))
+    return _graph(
+        latent, denoised, "clean = quietframe.Network (latent)\n" + _BYTES.format(denoised="denoised")
+    )
 
 
 def bare(given: Tensor, answer: Tensor) -> str:

@@ -26,6 +26,7 @@ class Stacked(Network):
         super().__init__()
         self.shape = shape
         self.masked = masked
+        self.units = hidden[-1]
         sizes = [shape[0] * shape[1] * shape[2], *hidden]
         self.encoders = nn.ModuleList(nn.Linear(below, above) for below, above in pairwise(sizes))
         self.decoders = nn.ModuleList(nn.Linear(above, below) for below, above in pairwise(sizes))
