@@ -20,9 +20,9 @@ def mse(restored: Tensor, clean: Tensor, _noisy: Tensor) -> Tensor:
 
 
 def bce(restored: Tensor, clean: Tensor, _noisy: Tensor) -> Tensor:
-    """Binary cross-entropy in nats a value: p(x|h) = Bernoulli(x; r), r of 0..1.
+    """Binary cross-entropy in nats a value: p(x|h) = Bernoulli(x; r), r of 0..1 (Vincent et al. 2010).
 
-    (Vincent et al. 2010, section 2.2.) Gray levels count as probabilities, so it is not 0 at its best but the entropy of the image.
+    Gray levels count as probabilities, so it is not 0 at its best but the entropy of the image.
     """
     p = restored.clamp(_EPSILON, 1 - _EPSILON)
     return -(clean * p.log() + (1 - clean) * (1 - p).log()).mean()

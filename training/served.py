@@ -156,18 +156,18 @@ def _decoder(network: Latent2) -> Part:
 
 
 def _points(network: Network) -> Part:
-    points, denoised = _numbers("points"), _numbers("denoised")
+    points, restored = _numbers("points"), _numbers("restored")
     return Part(
         suffix="",
         task="denoise-points",
         inputs=(points,),
-        outputs=(denoised,),
+        outputs=(restored,),
         core=network,
         example=torch.zeros(2, 2),
         free={},
         pixels=1,
-        edges=("points", "denoised"),
-        shell=shells.bare(points, denoised),
+        edges=("points", "restored"),
+        shell=shells.bare(points, restored),
         reference=lambda feed: network(torch.from_numpy(feed["points"])),
     )
 
