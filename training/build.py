@@ -18,8 +18,8 @@ def build_network(recipe: Recipe) -> Network:
             return Linear(shape, code, tied)
         case parts.DenseRecipe(hidden=hidden, output=output):
             return Dense(shape, hidden, output)
-        case parts.ConvRecipe(widths=widths):
-            return Conv(shape[0], widths)
+        case parts.ConvRecipe(widths=widths, blocks=blocks):
+            return Conv(shape[0], widths, blocks)
         case parts.Latent2Recipe(hidden=hidden):
             return Latent2(shape, hidden)
         case parts.StochasticRecipe(code=code, noise=noise):

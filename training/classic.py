@@ -62,29 +62,40 @@ class Dense(Network):
 
 
 class Conv(Network):
-    """Two strided convolutions down, two transposed up, one out (Masci et al. 2011); any size."""
+    """Two strided convolutions down, two transposed up, one out (Masci et al. 2011); any size.
 
-    def __init__(self, channels: int, widths: tuple[int, int]) -> None:
+    Args:
+        widths: channels at half and at a quarter of the sides.
+        blocks: residual convolutions at the quarter, x + relu(conv(x)), which let a pixel see further.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, int], blocks: int) -> None:
         super().__init__()
         self.shape = (channels, None, None)
         self.alignment = 4
-        first, second = widths
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, first, 3, stride=2, padding=1),
+        half, quarter = widths
+        self.down = nn.Sequential(
+            nn.Conv2d(channels, half, 5, stride=2, padding=2),
             nn.ReLU(),
-            nn.Conv2d(first, second, 3, stride=2, padding=1),
+            nn.Conv2d(half, quarter, 5, stride=2, padding=2),
             nn.ReLU(),
-            nn.ConvTranspose2d(second, second, 3, stride=2, padding=1, output_padding=1),
+        )
+        self.blocks = nn.ModuleList(nn.Conv2d(quarter, quarter, 3, padding=1) for _ in range(blocks))
+        self.up = nn.Sequential(
+            nn.ConvTranspose2d(quarter, half, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(second, first, 3, stride=2, padding=1, output_padding=1),
+            nn.ConvTranspose2d(half, half // 2, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.Conv2d(first, channels, 3, padding=1),
+            nn.Conv2d(half // 2, channels, 3, padding=1),
             nn.Sigmoid(),
         )
         begin_by_glorot(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        restored: Tensor = self.layers(image.contiguous(memory_format=torch.channels_last))
+        code = self.down(image.contiguous(memory_format=torch.channels_last))
+        for block in self.blocks:
+            code = code + block(code).relu()
+        restored: Tensor = self.up(code)
         return restored
 
 

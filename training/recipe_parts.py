@@ -58,7 +58,8 @@ class ConvRecipe(Strict):
     """See `classic.Conv`."""
 
     kind: Literal["conv"]
-    widths: tuple[PositiveInt, PositiveInt] = (32, 64)
+    widths: tuple[Annotated[int, Field(ge=2)], PositiveInt] = (32, 64)
+    blocks: NonNegativeInt = 2
 
 
 class Latent2Recipe(Strict):

@@ -111,7 +111,7 @@ def test_from_fit_to_a_published_model(recipe: Recipe, photos: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("network", "shapes"),
     [
-        (Conv(1, (4, 6)), [(["N", "H", "W", 1], ["N", "H", "W", 1])]),
+        (Conv(1, (4, 6), 1), [(["N", "H", "W", 1], ["N", "H", "W", 1])]),
         (Sr2(1, 4, 1), [(["N", "H", "W", 1], ["N", "H_times_2", "W_times_2", 1])]),
         (
             Latent2((1, 8, 8), (16,)),

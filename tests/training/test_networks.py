@@ -124,7 +124,7 @@ def test_latent2_is_its_encoder_and_its_decoder() -> None:
     assert torch.equal(network.decode(network.encode(image)), network(image))
 
 
-@pytest.mark.parametrize("network", [Conv(1, (4, 6)), Sr2(1, 4, 2)], ids=["conv", "sr2"])
+@pytest.mark.parametrize("network", [Conv(1, (4, 6), 1), Sr2(1, 4, 2)], ids=["conv", "sr2"])
 def test_convolutions_see_an_image_the_same_wherever_it_stands(network: Network) -> None:
     image = torch.rand(1, 1, 64, 64)
     shifted = image.roll(network.alignment, 3)
