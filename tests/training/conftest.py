@@ -58,12 +58,12 @@ def recipe(small: dict[str, Any]) -> Recipe:
 
 @pytest.fixture
 def little_files() -> Callable[[], AbstractContextManager[None]]:
-    """A context in which no file grows over 2 KiB, as on a disk that is full."""
+    """A context in which no file grows over 64 bytes, as on a disk that is full."""
 
     @contextmanager
     def limited() -> Iterator[None]:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
         try:
             yield
         finally:

@@ -12,12 +12,12 @@ import torch
 from click.testing import CliRunner
 
 from model_store import ModelStore
+from training.build import build_network
+from training.classic import Conv, Latent2, Sr2
 from training.cli import main
 from training.errors import DataError, ParityError
 from training.export import Measured, export_run, load_run, write_measurements
 from training.fit import fit
-from training.build import build_network
-from training.classic import Conv, Latent2, Sr2
 from training.graph import check_parity, export_part, receptive_radius, to_onnx
 from training.network import Network
 from training.networks import ResidualUNet
@@ -135,8 +135,10 @@ def test_every_kind_of_network_is_exported_with_its_parts(
 def test_a_full_disk_leaves_the_store_as_it_was(
     small: dict[str, Any], tmp_path: Path, little_files: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    small.update(network={"kind": "dense", "hidden": [4], "output": "linear"}, data={"kind": "spiral"})
-    small["fit"].update(optimiser="adam", loss="mse", steps=3)
+    small.update(
+        network={"kind": "linear", "code": 1}, data={"kind": "spiral", "points": 200, "holdout": 100}
+    )
+    small["fit"].update(optimiser="adam", loss="mse", steps=3, batch=50)
     fit(Recipe.model_validate(small), None, tmp_path / "run", workers=0)
     subject = Subject.of_run(tmp_path / "run")
     write_measurements(tmp_path / "metrics.json", subject.graph, Measured((), {}))

@@ -18,7 +18,10 @@ def test_every_recipe_that_ships_is_valid() -> None:
     [
         (("batch = 8", "bach = 8"), "fit.bach: unknown key; there are: loss, optimiser, rate"),
         (("batch = 8", "batch = 0"), "fit.batch: Input should be greater than 0 (got 0)"),
-        (('loss = "psnr"', 'loss = "hinge"'), "'mse', 'bce', 'gaussian-nll', 'charbonnier', 'relative-mse' or 'psnr'"),
+        (
+            ('loss = "psnr"', 'loss = "hinge"'),
+            "'mse', 'bce', 'gaussian-nll', 'charbonnier', 'relative-mse' or 'psnr'",
+        ),
         (('kind = "unet"', 'kind = "vae"'), "'unet', 'linear', 'dense', 'conv', 'latent2', 'stochastic'"),
         (("patch = 96", 'kind = "cifar"'), "kind is one of 'photos', 'mnist', 'fashion-mnist', 'spiral'"),
         (("patch = 96", 'kind = "mnist"'), "data.digits.shrink: unknown key; there are: kind, side"),
