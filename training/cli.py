@@ -58,7 +58,7 @@ def fit(
 ) -> None:
     """Train RECIPE (a name in training/recipes or a .toml); goes on where an earlier run stopped.
 
-    `torchrun --nproc-per-node N -m training fit ...` shares each batch between N processes.
+    `torchrun --nproc-per-node N -m -- training fit ...` shares each batch between N processes.
     """
     from training.fit import fit as train
 

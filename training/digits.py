@@ -163,4 +163,4 @@ def read_idx(path: Path) -> Photo:
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
     if (zeros, kind) != (0, _UNSIGNED_BYTE) or values.size != math.prod(shape):
         raise DataError(f"{path} is no IDX file of unsigned bytes, or not all of one")
-    return values.reshape(shape)
+    return values.reshape(shape).copy()  # torch wants to be able to write

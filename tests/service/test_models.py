@@ -1,4 +1,4 @@
-"""Every published model on a real server: images over /v1 and /v2, codes and points over /v2, by REST and gRPC."""
+"""Every published model on a real server: images over /v1 and /v2, codes and points over /v2."""
 
 import io
 
