@@ -1,5 +1,7 @@
 """One model version in ONNX Runtime: which provider, how many threads, warm before its first request."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
@@ -8,7 +10,7 @@ from model_store import ModelCard, StoredModel
 from service.errors import StartError
 
 Pixels = npt.NDArray[np.uint8]
-Samples = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Samples = npt.NDArray[Any]  # uint8 pixels, or float32 numbers of a code or of points
 
 
 class Engine:

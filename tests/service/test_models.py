@@ -89,7 +89,8 @@ def test_an_image_goes_through_its_code_and_back(server: Server) -> None:
     whole, encoder, decoder = (f"mnist-latent2{suffix}" for suffix in ("", "-encoder", "-decoder"))
     pixels = np.stack([fitting(CARDS[whole]), np.zeros((32, 32, 1), np.uint8)])
     code = over_grpc(server, encoder, "image", pixels)["latent"]
-    assert (code.shape, code.dtype) == ((2, 2), np.float32)
+    assert code.shape == (2, 2)
+    assert code.dtype == np.float32
     file = np.array([png(pixels[0])], np.object_)
     assert np.allclose(over_grpc(server, encoder, "IMAGE", file)["latent"], code[:1])
     listed = over_rest(server, encoder, "image", "UINT8", pixels).json()["outputs"][0]

@@ -92,7 +92,7 @@ def test_every_recipe_has_a_network_that_keeps_its_shape_and_learns(name: str) -
     for progress in (0.0, 0.99):
         restored, target = network.training_pass(small, image, progress)
         assert restored.shape == target.shape
-        (restored - target).square().mean().backward()
+        torch.autograd.backward((restored - target).square().mean())
     assert all(weight.grad is not None for weight in network.parameters())
 
 
@@ -140,6 +140,6 @@ def test_stacked_layers_are_trained_one_after_the_other() -> None:
     for progress in (0.1, 0.4, 0.9):
         network.zero_grad()
         restored, target = network.training_pass(image, image, progress)
-        (restored - target).square().mean().backward()
+        torch.autograd.backward((restored - target).square().mean())
         trained.append([each.weight.grad is not None for each in (*network.encoders, *network.decoders)])
     assert trained == [[True, False, True, False], [False, True, False, True], [True] * 4]
