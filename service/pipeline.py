@@ -135,8 +135,12 @@ class Pipeline:
         """
         engine = await self.engine(order.model)
         card = engine.card
-        _check_fits(order, card)
-        source = await self._checked(image)
+        if not (card.takes_image and card.gives_image):
+            raise BadParameterError(
+                f"Model {card.label} does {card.task}, not image to image; ask it over /v2"
+            )
+        _check_strength(order, card)
+        source = await self._checked(image, card.scale)
         with self._admitted(place, source.pixels):
             begun = time.perf_counter()
             picture, frame = await self.in_thread(lambda: _decode(source, card))
@@ -162,14 +166,12 @@ class Pipeline:
         """
         engine = await self.engine(order.model)
         card = engine.card
-        begun = time.perf_counter()
-        if card.takes_image:
-            source = await self._checked(given)
+        _check_strength(order, card)
+        source = await self._checked(given) if card.takes_image else _numbers(given, card)
+        with self._admitted(place, source.pixels):
+            begun = time.perf_counter()
             _, sample = await self.in_thread(lambda: _decode(source, card))
-        else:
-            sample = _checked_numbers(given, card)
-        arrived = time.perf_counter()
-        with self._admitted(place, sample.size):
+            arrived = time.perf_counter()
             ran = await self._batcher.run(engine, sample, order.strength)
         format = order.format or "raw"
         quality = order.quality or self.settings.jpeg_quality
@@ -208,13 +210,15 @@ class Pipeline:
         """Run what computes outside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._codecs, work)
 
-    async def _checked(self, image: bytes | Samples) -> _Source:
+    async def _checked(self, image: bytes | Samples, scale: int = 1) -> _Source:
+        """What is enlarged by `scale` has to keep within the limits when it is."""
         if isinstance(image, bytes):
             header = await self.with_headers(lambda: codec.inspect(image, self._limits))
-            return _Source(header.pixels, header.format, lambda: codec.decode(image, header))
+            self._limits.check(scale * header.width, scale * header.height)
+            return _Source(scale**2 * header.pixels, header.format, lambda: codec.decode(image, header))
         height, width = _sides(image)
-        self._limits.check(width, height)
-        return _Source(height * width, "raw", lambda: Picture(image))
+        self._limits.check(scale * width, scale * height)
+        return _Source(scale**2 * height * width, "raw", lambda: Picture(image))
 
     def _admitted(self, place: Place | None, pixels: int) -> AbstractContextManager[None]:
         if place is None:
@@ -255,11 +259,9 @@ def _measured(card: ModelCard, begun: float, arrived: float, ran: list[Ran]) -> 
     return seconds
 
 
-def _check_fits(order: Order, card: ModelCard) -> None:
+def _check_strength(order: Order, card: ModelCard) -> None:
     if not 0 <= order.strength <= 1:
         raise BadParameterError(f"strength is 0 to 1, not {order.strength}")
-    if not (card.takes_image and card.gives_image):
-        raise BadParameterError(f"Model {card.label} does {card.task}, not image to image; ask it over /v2")
     if order.strength != 1 and not card.takes_strength:
         raise BadParameterError(f"Model {card.label} has no strength; leave the parameter out")
 
@@ -270,15 +272,17 @@ def _sides(image: Samples) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
 
 
-def _checked_numbers(given: bytes | Samples, card: ModelCard) -> Samples:
+def _numbers(given: bytes | Samples, card: ModelCard) -> _Source:
     first = card.inputs[0]
     if isinstance(given, bytes) or given.shape != first.shape[1:] or not np.isfinite(given).all():
         raise BadParameterError(f"Model {card.label} takes finite numbers, {first.name} {list(first.shape)}")
-    return given
+    return _Source(given.size, "raw", lambda: Picture(given))
 
 
 def _decode(source: _Source, card: ModelCard) -> tuple[Picture, Pixels]:
     picture = source.decode()
+    if not card.takes_image:
+        return picture, picture.pixels
     frame = _for_model(picture.pixels, card)
     wanted = card.inputs[0].shape[1:]
     if any(isinstance(want, int) and want != side for want, side in zip(wanted, frame.shape, strict=True)):
