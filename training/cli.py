@@ -12,9 +12,8 @@ from training.recipe import changed, load_recipe
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 DATA_DIR_OPTION = click.option(
     "--data-dir",
-    type=FOLDER,
-    envvar="QUIETFRAME_DATA_DIR",
-    help="folder with mnist/ and fashion-mnist/; they are downloaded to a cache if absent",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="folder with mnist/ and fashion-mnist/; else QUIETFRAME_DATA_DIR, else they are downloaded to a cache",
 )
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 

@@ -49,13 +49,14 @@ def read_rgb(path: Path) -> Photo:
 def read_photos(folder: Path, smallest: int) -> list[Photo]:
     """Read every photograph of a folder whose shorter side is at least `smallest` pixels.
 
-    Files that cannot be read or are too small are named in the log and skipped.
+    Files that cannot be read or are too small are named in the log, skipped and counted.
 
     Raises:
         DataError: nothing usable is left.
     """
     photos = []
-    for path in image_files(folder):
+    files = image_files(folder)
+    for path in files:
         try:
             photo = read_rgb(path)
         except DataError as error:
@@ -65,6 +66,8 @@ def read_photos(folder: Path, smallest: int) -> list[Photo]:
             log.warning("skipped %s: %dx%d is under %d", path, *photo.shape[1::-1], smallest)
             continue
         photos.append(photo)
+    if len(photos) < len(files):
+        log.warning("skipped %d of %d files in %s", len(files) - len(photos), len(files), folder)
     if not photos:
         raise DataError(f"no photograph in {folder} is readable and at least {smallest} px a side")
     return photos
