@@ -13,7 +13,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 DATA_DIR_OPTION = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="folder with mnist/ and fashion-mnist/; else QUIETFRAME_DATA_DIR, else they are downloaded to a cache",
+    help="folder with mnist/ and fashion-mnist/; else QUIETFRAME_DATA_DIR, else a cache they are fetched to",
 )
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
