@@ -39,8 +39,12 @@ def main() -> None:
 @click.option("--photos", type=FOLDER, help="folder of clean photographs, for recipes of photographs")
 @DATA_DIR_OPTION
 @click.option("--run", type=click.Path(path_type=Path), help="checkpoints and log; default runs/RECIPE")
-@click.option("--minutes", type=_POSITIVE, help="stop after this long; overrides the recipe")
-@click.option("--steps", type=click.IntRange(min=1), help="stop after so many steps; overrides the recipe")
+@click.option("--minutes", type=_POSITIVE, help="stop after this long at the latest")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="stop after so many steps instead of those or the epochs of the recipe",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="of weights, order and noise; overrides the recipe")
 @click.option("--begin-with", type=FOLDER, help="earlier run whose weights a new run begins with")
 @click.option("--workers", default=1, show_default=True, help="processes that make patches of photographs")
@@ -61,8 +65,9 @@ def fit(
     """
     from training.fit import fit as train
 
-    given = {"minutes": minutes, "steps": steps, "seed": seed}
-    loaded = changed(load_recipe(recipe), **{name: each for name, each in given.items() if each is not None})
+    given: dict[str, float | None] = {"minutes": minutes, "steps": steps, "seed": seed}
+    given = {name: each for name, each in given.items() if each is not None}
+    loaded = changed(load_recipe(recipe), **({"epochs": None} if steps else {}), **given)
     checkpoint = train(
         loaded, photos or data_dir, run or Path("runs") / loaded.name, begin_with=begin_with, workers=workers
     )

@@ -88,9 +88,8 @@ class Denoiser(pl.LightningModule):
         self.steps_done += 1
         now = time.monotonic()
         seconds, self._clock = self.seconds_done + now - self._clock, now
-        self.seconds_done = self.trainer.strategy.broadcast(
-            seconds
-        )  # one clock, or they would not stop together
+        # One clock for all processes, or they would not stop together.
+        self.seconds_done = self.trainer.strategy.broadcast(seconds)
         self.log("rate", rate)
         if self.progress >= 1:
             self.trainer.should_stop = True

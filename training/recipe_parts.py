@@ -189,8 +189,8 @@ class FitRecipe(Strict):
     warmup: NonNegativeInt = 200
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     epoch: PositiveInt = 500
-    precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
-    seed: NonNegativeInt = 0
+    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @model_validator(mode="after")
     def _has_an_end(self) -> Self:
