@@ -76,7 +76,7 @@ def spiral(small: dict[str, Any]) -> dict[str, Any]:
         network={"kind": "dense", "hidden": [16], "output": "linear"},
         data={"kind": "spiral", "points": 1000, "holdout": 200},
     )
-    small["fit"].update(optimiser="adam", loss="gaussian-nll", batch=40, steps=60, rate=1e-2, warmup=0)
+    small["fit"].update(optimiser="adam", loss="gaussian-nll", batch=20, steps=60, rate=1e-2, warmup=0)
     return small
 
 
@@ -93,7 +93,7 @@ def spelled(recipe: dict[str, Any], folder: Path) -> Path:
 
 
 def test_a_run_killed_at_once_goes_on_to_the_same_weights(spiral: dict[str, Any], tmp_path: Path) -> None:
-    spiral["fit"]["steps"] = 300
+    spiral["fit"]["steps"] = 160
     file = spelled(spiral, tmp_path)
     command = [sys.executable, "-m", "training", "fit", str(file), "--run", str(tmp_path / "broken")]
     last = tmp_path / "broken" / "last.ckpt"
@@ -102,7 +102,7 @@ def test_a_run_killed_at_once_goes_on_to_the_same_weights(spiral: dict[str, Any]
             assert process.poll() is None
             time.sleep(0.02)
         process.kill()
-    assert 0 < load_run(tmp_path / "broken")[2].steps < 300
+    assert 0 < load_run(tmp_path / "broken")[2].steps < 160
     for run in ("broken", "unbroken"):
         fit(load_recipe(str(file)), None, tmp_path / run)
     for ours, theirs in zip(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"), strict=True):
@@ -130,12 +130,12 @@ def test_a_batch_that_cannot_be_shared_is_refused(
     spiral: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(RecipeError, match=r"fit\.batch 40 cannot be shared by 3"):
+    with pytest.raises(RecipeError, match=r"fit\.batch 20 cannot be shared by 3"):
         fit(Recipe.model_validate(spiral), None, tmp_path)
 
 
 def test_points_are_brought_back_to_their_curve(spiral: dict[str, Any], tmp_path: Path) -> None:
-    spiral["fit"]["steps"] = 500
+    spiral["fit"]["steps"] = 400
     recipe = Recipe.model_validate(spiral)
     fit(recipe, None, tmp_path)
     _, network, _ = load_run(tmp_path)
