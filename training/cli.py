@@ -122,6 +122,8 @@ def evaluate(
     else:
         rows = measure.evaluate_own(subject.recipe, data_dir, denoisers, every)
         figures = figures_of(*subject.trained, data_dir) if subject.trained else {}
+    if not rows and not figures:
+        raise click.ClickException(f"{subject.name} takes points; measure its run, with --run")
     if rows:
         click.echo(measure.as_table(rows, subject.denoiser.name))
     for name, value in figures.items():
