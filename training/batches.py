@@ -60,7 +60,7 @@ class Batches:
     def validation_loader(self) -> Any:
         """The same batches each time, whole in every process."""
         if isinstance(self.validation, Arrays):
-            return _whole(self.validation, Stream(self.validation.batches, 0))
+            return _whole(self.validation, range(self.validation.batches))
         return DataLoader(
             self.validation, batch_size=self.recipe.fit.batch, sampler=range(VALIDATION_PATCHES)
         )
@@ -112,9 +112,8 @@ def _arrays(recipe: Recipe, samples: Photo | Image, holdout: int, found: str) ->
     kept = len(samples) - holdout
     if kept < recipe.fit.batch:
         raise RecipeError(f"{found}; data.holdout {holdout} leaves less than one batch of {recipe.fit.batch}")
-    training, validation = (
-        Arrays(part, recipe, shuffled=part is not samples) for part in (samples[:kept], samples[kept:])
-    )
+    training = Arrays(samples[:kept], recipe, shuffled=True)
+    validation = Arrays(samples[kept:], recipe, shuffled=False)
     return Batches(recipe, training, validation, kept, training.batches)
 
 
@@ -181,7 +180,7 @@ def scale_of(recipe: Recipe) -> int:
     return 2 if recipe.network.kind == "sr2" else 1
 
 
-def _whole(batches: Arrays, sampler: Stream) -> Any:
+def _whole(batches: Arrays, sampler: Stream | range) -> Any:
     return DataLoader(batches, batch_size=None, sampler=sampler)
 
 
