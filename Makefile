@@ -14,9 +14,9 @@ test: .venv/all-$(EXTRA).done
 	$(BIN)/pytest
 
 # The promises under load at full length; a quiet machine, please.
-soak: SHELL := bash
+SOAK := $(patsubst %,tests/service/test_%.py,load fuzz promises archive) tests/contract/test_image.py
 soak: .venv/all-$(EXTRA).done
-	$(BIN)/pytest --soak -rA tests/service/test_{load,fuzz,promises,archive}.py tests/contract/test_image.py
+	$(BIN)/pytest --soak -rA $(SOAK)
 
 lint: .venv/all-$(EXTRA).done
 	$(BIN)/ruff format --check .

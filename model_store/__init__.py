@@ -1,6 +1,6 @@
 """The pantry: versioned models, the only thing that training and service share."""
 
-from model_store.card import CARD_SCHEMA, Corruption, Metric, ModelCard, Tensor, TrainingData
+from model_store.card import CARD_SCHEMA, Corruption, Metric, ModelCard, Task, Tensor, TrainingData
 from model_store.errors import (
     CorruptModelError,
     InvalidNameError,
@@ -21,6 +21,7 @@ __all__ = [
     "ModelStore",
     "StoreError",
     "StoredModel",
+    "Task",
     "Tensor",
     "TrainingData",
     "VersionExistsError",

@@ -22,6 +22,10 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
+# Points are no image: the plane of the toy data, not a picture.
+Task = Literal["denoise", "denoise-points", "super-resolution", "encode", "decode"]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -66,13 +70,16 @@ class Metric(_Strict):
 
 
 class ModelCard(_Strict):
-    """Everything known about one published version."""
+    """Everything known about one published version.
+
+    `figures` are measurements that are no row of `metrics`, by name and unit.
+    """
 
     schema_version: Literal[1] = CARD_SCHEMA
     name: Name
     version: PositiveInt
     summary: Text
-    task: Literal["denoise", "super-resolution", "encode", "decode"]
+    task: Task
     sha256: Sha256
     architecture: Text
     hyperparameters: dict[str, Any]
@@ -91,6 +98,7 @@ class ModelCard(_Strict):
     git_commit: Text
     libraries: dict[str, str]
     metrics: tuple[Metric, ...]
+    figures: dict[str, float] = {}
     limits: tuple[Text, ...]
     created: datetime
 
@@ -99,14 +107,24 @@ class ModelCard(_Strict):
         return any(tensor.name == "strength" for tensor in self.inputs)
 
     @property
+    def takes_image(self) -> bool:
+        """Whether pixels go in: else a code or points, float32 `[N, k]`."""
+        return self.inputs[0].name == "image"
+
+    @property
+    def gives_image(self) -> bool:
+        """Whether pixels come out: else a code or points, float32 `[N, k]`."""
+        return self.outputs[0].dtype == "uint8"
+
+    @property
     def label(self) -> str:
         """`name/version`, as it stands in the X-Model header."""
         return f"{self.name}/{self.version}"
 
     @model_validator(mode="after")
     def _image_in_image_out(self) -> Self:
-        if self.task != "decode" and self.inputs[:1] and self.inputs[0].name != "image":
-            raise ValueError("the first input of the graph is `image`")
         if not self.inputs or not self.outputs:
             raise ValueError("a graph has at least one input and one output")
+        if self.takes_image == (self.task in ("decode", "denoise-points")):
+            raise ValueError("the first input of the graph is `image`, unless it decodes or takes points")
         return self

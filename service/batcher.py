@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from service import metrics
-from service.engine import Engine, Pixels
+from service.engine import Engine, Samples
 
 _SMOOTHING = 0.1
 _BEHIND_THE_LOOP = 5  # of 19
@@ -24,7 +25,7 @@ _TELLING_PIXELS = 65_536  # smaller batches say more about the cost of a run tha
 class Ran:
     """The outcome of one item and when it ran, by time.perf_counter()."""
 
-    pixels: Pixels
+    pixels: Samples
     started: float
     ended: float
 
@@ -32,7 +33,7 @@ class Ran:
 @dataclass(eq=False)
 class _Item:
     engine: Engine
-    image: Pixels
+    sample: Samples
     strength: float
     arrived: float = field(default_factory=time.perf_counter)
     future: asyncio.Future[Ran] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -40,12 +41,11 @@ class _Item:
     @property
     def bucket(self) -> tuple[Engine, tuple[int, ...]]:
         """What may run together: one model version, one shape."""
-        return self.engine, self.image.shape
+        return self.engine, self.sample.shape
 
     @property
     def pixels(self) -> int:
-        height, width = self.image.shape[:2]
-        return int(height * width)
+        return math.prod(self.sample.shape[:2])
 
 
 class Batcher:
@@ -74,13 +74,13 @@ class Batcher:
         self._alarm: asyncio.TimerHandle | None = None
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=step_back)
 
-    async def run(self, engine: Engine, image: Pixels, strength: float) -> Ran:
-        """Run one uint8 `[H, W, C]`; cancelled before its turn, it never runs.
+    async def run(self, engine: Engine, sample: Samples, strength: float) -> Ran:
+        """Run one uint8 `[H, W, C]` or float32 `[k]`; cancelled before its turn, it never runs.
 
         Raises:
             Exception: whatever the engine raised for this very image.
         """
-        item = _Item(engine, image, strength)
+        item = _Item(engine, sample, strength)
         self._waiting[item] = None
         asyncio.get_running_loop().call_soon(self._feed)  # after all that come at the same time
         try:
@@ -164,9 +164,9 @@ def _run_each(batch: Sequence[_Item], lane: int | None) -> list[Ran | Exception]
     """Run a batch; when it fails, every item alone, so that one image cannot fail another."""
     started = time.perf_counter()
     try:
-        images = np.stack([item.image for item in batch])
+        samples = np.stack([item.sample for item in batch])
         strengths = np.array([item.strength for item in batch], np.float32)
-        results = batch[0].engine.run(images, strengths, lane)
+        results = batch[0].engine.run(samples, strengths, lane)
     except Exception as error:
         if len(batch) == 1:
             return [error]

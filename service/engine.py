@@ -1,5 +1,7 @@
 """One model version in ONNX Runtime: which provider, how many threads, warm before its first request."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
@@ -8,6 +10,7 @@ from model_store import ModelCard, StoredModel
 from service.errors import StartError
 
 Pixels = npt.NDArray[np.uint8]
+Samples = npt.NDArray[Any]  # uint8 pixels, or float32 numbers of a code or of points
 
 
 class Engine:
@@ -44,29 +47,32 @@ class Engine:
             raise StartError("CUDA does not load; install quietframe[gpu] and a driver, or set device=cpu")
         return session
 
-    def run(self, images: Pixels, strength: npt.NDArray[np.float32], lane: int | None = None) -> Pixels:
-        """Denoise a batch of one shape.
+    def run(self, samples: Samples, strength: npt.NDArray[np.float32], lane: int | None = None) -> Samples:
+        """Denoise, encode or decode a batch of one shape.
 
         Args:
-            images: uint8 `[N, H, W, C]`, C as the card's colour says.
+            samples: as the card's first input says: uint8 `[N, H, W, C]` or float32 `[N, k]`.
             strength: float32 `[N]`, 0..1; ignored by models without that input.
             lane: run with the cores of that lane, beside the other lanes; None takes all cores.
 
         Returns:
-            uint8 `[N, H * scale, W * scale, C]`.
+            As the card's output says: uint8 `[N, H * scale, W * scale, C]` or float32 `[N, k]`.
         """
-        feeds: dict[str, npt.NDArray[np.generic]] = {"image": images}
+        feeds: dict[str, npt.NDArray[np.generic]] = {self.card.inputs[0].name: samples}
         if self.card.takes_strength:
             feeds["strength"] = strength
         session = self._wide if lane is None else self._narrow[lane]
-        result: Pixels = session.run(None, feeds)[0]
+        result: Samples = session.run(None, feeds)[0]
         return result
 
     def warm_up(self) -> None:
         """Run once, so that the first request does not pay for kernel and memory set-up."""
-        channels = 3 if self.card.colour == "rgb" else 1
+        first = self.card.inputs[0]
+        sample = np.zeros(
+            [1, *(side if isinstance(side, int) else 64 for side in first.shape[1:])], first.dtype
+        )
         for lane in (None, *range(len(self._narrow))):
-            self.run(np.zeros((1, 64, 64, channels), np.uint8), np.ones(1, np.float32), lane)
+            self.run(sample, np.ones(1, np.float32), lane)
 
 
 def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:

@@ -3,7 +3,8 @@
 One data plane under REST and gRPC: both speak the protocol's protobuf messages, whose stubs come
 with NVIDIA's tritonclient; REST translates its JSON in `oip_json`. A model takes either of
 `IMAGE` (BYTES `[N]`, encoded files) and `image` (UINT8 `[N, H, W, C]`, raw pixels), and gives
-either of `DENOISED` (BYTES) and `denoised` (UINT8), by default of the kind that came in.
+either of `DENOISED` (BYTES) and `denoised` (UINT8), by default of the kind that came in. Encoders
+give `latent` (FP32 `[N, k]`) instead, decoders take it; a model of points has `points` and `restored`.
 """
 
 import math
@@ -15,21 +16,27 @@ import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import service_pb2 as pb
 
+from model_store import ModelCard
 from service.codec import Pixels
+from service.engine import Samples
 from service.errors import BadParameterError, NotSupportedError
 from service.oip_models import (
     CLEAN_FILE,
-    CLEAN_PIXELS,
     DATATYPES,
     FILE,
+    LATENT,
     PIXELS,
+    POINTS,
     STRENGTH,
+    inputs_of,
+    outputs_of,
     quoted,
     reference_of,
 )
 from service.pipeline import Denoised, Order, Pipeline, together
 from service.settings import ImageFormat
 
+_GIVEN = (FILE, PIXELS, LATENT, POINTS)
 _MOST_IMAGES = 64
 _MOST_SIDES = 8
 _OURS = ("strength", "format", "quality", "drop_oldest")
@@ -38,11 +45,15 @@ _TRITONS = ("timeout", "priority", "sequence_id", "sequence_start", "sequence_en
 
 @dataclass(frozen=True)
 class _Job:
-    """What one infer request asks for."""
+    """What one infer request asks for; `wanted` is empty where it leaves the outputs to the model."""
 
-    images: Sequence[bytes | Pixels]
-    orders: Sequence[Order]
+    model: str
+    given: str
+    samples: Sequence[bytes | Samples]
+    strengths: Sequence[float]
     wanted: Sequence[str]
+    format: ImageFormat | None
+    quality: int | None
     timeout_s: float | None
 
 
@@ -59,9 +70,14 @@ async def infer(pipeline: Pipeline, request: Any, timeout_s: float | None) -> An
     job = await pipeline.with_headers(lambda: _read(request))
     limits = [limit for limit in (timeout_s, job.timeout_s) if limit]
     async with pipeline.request(min(limits, default=None)) as place:
-        works = [pipeline.denoise(*each, place) for each in zip(job.images, job.orders, strict=True)]
-        done = await together(works)
-        return await pipeline.in_thread(lambda: _response(request.id, job.wanted, done))
+        card = (await pipeline.engine(job.model)).card
+        wanted = _outputs(job, card)
+        work = pipeline.denoise if card.takes_image and card.gives_image else pipeline.convert
+        orders = _orders(job, wanted)
+        done = await together(
+            work(sample, order, place) for sample, order in zip(job.samples, orders, strict=True)
+        )
+        return await pipeline.in_thread(lambda: _response(request.id, wanted, done))
 
 
 def _read(request: Any) -> _Job:
@@ -69,25 +85,42 @@ def _read(request: Any) -> _Job:
         raise BadParameterError(f"Send one input, {FILE} or {PIXELS}, and {STRENGTH} where wanted")
     parameters = _parameters(request)
     tensors = dict(_tensors(request))
-    given = [name for name in (FILE, PIXELS) if name in tensors]
+    given = [name for name in _GIVEN if name in tensors]
     if len(given) != 1:
         raise BadParameterError(f"Send either {FILE} (BYTES) or {PIXELS} (UINT8), not {quoted(tensors)}")
-    images = tensors[given[0]]
-    if not 0 < len(images) <= _MOST_IMAGES:
-        raise BadParameterError(f"Send 1 to {_MOST_IMAGES} images in one request, not {len(images)}")
-    default = CLEAN_FILE if given == [FILE] else CLEAN_PIXELS
-    wanted = list(dict.fromkeys(output.name for output in request.outputs)) or [default]
-    if unknown := set(wanted) - {CLEAN_FILE, CLEAN_PIXELS}:
-        raise BadParameterError(f"No such output {quoted(unknown)}; there are {CLEAN_FILE}, {CLEAN_PIXELS}")
-    strengths = tensors.get(STRENGTH, [parameters.pop("strength", 1.0)] * len(images))
-    if len(strengths) != len(images):
-        raise BadParameterError(f"{STRENGTH} has {len(strengths)} values for {len(images)} images")
-    format = _format(parameters, given[0], wanted)
-    quality = _quality(parameters)
-    model = reference_of(request.model_name, request.model_version)
-    orders = [Order(model, _number("strength", each), format, quality) for each in strengths]
-    timeout = _number("timeout", parameters.get("timeout", 0)) / 1e6
-    return _Job(images, orders, wanted, timeout or None)
+    samples = tensors[given[0]]
+    if not 0 < len(samples) <= _MOST_IMAGES:
+        raise BadParameterError(f"Send 1 to {_MOST_IMAGES} images in one request, not {len(samples)}")
+    strengths = tensors.get(STRENGTH, [parameters.pop("strength", 1.0)] * len(samples))
+    if len(strengths) != len(samples):
+        raise BadParameterError(f"{STRENGTH} has {len(strengths)} values for {len(samples)} images")
+    return _Job(
+        reference_of(request.model_name, request.model_version),
+        given[0],
+        samples,
+        [_number("strength", each) for each in strengths],
+        list(dict.fromkeys(output.name for output in request.outputs)),
+        _format(parameters),
+        _quality(parameters),
+        _number("timeout", parameters.get("timeout", 0)) / 1e6 or None,
+    )
+
+
+def _outputs(job: _Job, card: ModelCard) -> Sequence[str]:
+    """What the answer holds; by default of the kind that came in."""
+    if job.given not in inputs_of(card):
+        raise BadParameterError(f"Model {card.label} takes {', '.join(inputs_of(card))}, not {job.given}")
+    known = outputs_of(card)
+    if unknown := set(job.wanted) - set(known):
+        raise BadParameterError(f"No such output {quoted(unknown)}; there are {', '.join(known)}")
+    return job.wanted or [CLEAN_FILE if job.given == FILE and card.gives_image else known[-1]]
+
+
+def _orders(job: _Job, wanted: Sequence[str]) -> list[Order]:
+    format: Any = "raw"
+    if CLEAN_FILE in wanted:
+        format = job.format or (None if job.given == FILE else "png")
+    return [Order(job.model, strength, format, job.quality) for strength in job.strengths]
 
 
 def parameter(value: Any) -> Any:
@@ -123,13 +156,11 @@ def _quality(parameters: dict[str, Any]) -> int | None:
     return int(quality)
 
 
-def _format(parameters: dict[str, Any], given: str, wanted: Sequence[str]) -> Any:
+def _format(parameters: dict[str, Any]) -> Any:
     asked = parameters.get("format")
     if asked is not None and asked not in get_args(ImageFormat):
         raise BadParameterError(f"format is one of {', '.join(get_args(ImageFormat))}, not {quoted(asked)!r}")
-    if CLEAN_FILE not in wanted:
-        return "raw"
-    return asked or ("png" if given == PIXELS else None)
+    return asked
 
 
 def _tensors(request: Any) -> Iterator[tuple[str, Any]]:
@@ -138,9 +169,9 @@ def _tensors(request: Any) -> Iterator[tuple[str, Any]]:
     if raw and len(raw) != len(request.inputs):
         raise BadParameterError(f"{len(request.inputs)} inputs, but {len(raw)} raw contents")
     for index, tensor in enumerate(request.inputs):
-        if tensor.name not in (FILE, PIXELS, STRENGTH):
+        if tensor.name not in (*_GIVEN, STRENGTH):
             raise BadParameterError(
-                f"No such input {quoted(tensor.name)!r}; there are {FILE}, {PIXELS}, {STRENGTH}"
+                f"No such input {quoted(tensor.name)!r}; there are {', '.join(_GIVEN)}, {STRENGTH}"
             )
         if tensor.datatype != DATATYPES[tensor.name]:
             raise BadParameterError(
@@ -166,8 +197,10 @@ def _elements(tensor: Any, raw: bytes | None) -> Any:
         if found == count and len(tensor.shape) != 4:
             raise BadParameterError(f"{PIXELS} has the shape [N, H, W, C], not {list(tensor.shape)}")
     else:
-        numbers = tensor.contents.fp32_contents if raw is None else _floats(raw)
+        numbers = tensor.contents.fp32_contents if raw is None else _floats(tensor.name, raw)
         elements, found = list(numbers), len(numbers)
+        if tensor.name != STRENGTH and found == count:
+            elements = _rows(tensor, numbers)
     if found != count:
         raise BadParameterError(f"{tensor.name} has the shape {list(tensor.shape)}, but {found} elements")
     return elements
@@ -182,9 +215,15 @@ def _pixels(tensor: Any, raw: bytes | None) -> Pixels:
     return levels.astype(np.uint8)
 
 
-def _floats(raw: bytes) -> npt.NDArray[np.float32]:
+def _rows(tensor: Any, numbers: Any) -> npt.NDArray[np.float32]:
+    if len(tensor.shape) != 2:
+        raise BadParameterError(f"{tensor.name} has the shape [N, k], not {list(tensor.shape)}")
+    return np.array(numbers, np.float32).reshape(tensor.shape)
+
+
+def _floats(name: str, raw: bytes) -> npt.NDArray[np.float32]:
     if len(raw) % 4:
-        raise BadParameterError(f"{STRENGTH} has {len(raw)} bytes, no multiple of 4")
+        raise BadParameterError(f"{name} has {len(raw)} bytes, no multiple of 4")
     return np.frombuffer(raw, "<f4")
 
 

@@ -18,6 +18,8 @@ HEADER_LENGTH = "inference-header-content-length"
 _MOST_JSON = 4 * 2**20  # bytes in
 _MOST_VALUES = 2**18  # pixel values out
 
+_DTYPES = {"UINT8": "u1", "FP32": "<f4"}
+
 Scalar = bool | int | float | str
 
 
@@ -129,8 +131,7 @@ def _raw(tensor: _Tensor) -> bytes:
     if tensor.datatype == "BYTES":
         return b"".join(_file(tensor.name, each) for each in tensor.data)
     try:
-        dtype = {"UINT8": "u1", "FP32": "<f4"}[tensor.datatype]
-        return np.array(tensor.data, dtype).tobytes()
+        return np.array(tensor.data, _DTYPES[tensor.datatype]).tobytes()
     except (KeyError, ValueError, TypeError, OverflowError):
         raise BadParameterError(
             f"{tensor.name}: `data` does not hold {tensor.datatype[:20]} values"
@@ -170,7 +171,7 @@ def from_message(response: Any, asked: InferJson) -> tuple[bytes, int | None]:
         elif len(raw) > _MOST_VALUES:
             raise BadParameterError(f"{output.name} has {len(raw)} values; ask for it with binary_data")
         else:
-            described["data"] = np.frombuffer(raw, np.uint8).tolist()
+            described["data"] = np.frombuffer(raw, _DTYPES[output.datatype]).tolist()
         outputs.append(described)
     head = json.dumps(
         {

@@ -14,7 +14,17 @@ from service.pipeline import Pipeline
 
 FILE, PIXELS, STRENGTH = "IMAGE", "image", "strength"
 CLEAN_FILE, CLEAN_PIXELS = "DENOISED", "denoised"
-DATATYPES = {FILE: "BYTES", PIXELS: "UINT8", STRENGTH: "FP32", CLEAN_FILE: "BYTES", CLEAN_PIXELS: "UINT8"}
+LATENT, POINTS, RESTORED = "latent", "points", "restored"
+DATATYPES = {
+    FILE: "BYTES",
+    PIXELS: "UINT8",
+    STRENGTH: "FP32",
+    CLEAN_FILE: "BYTES",
+    CLEAN_PIXELS: "UINT8",
+    LATENT: "FP32",
+    POINTS: "FP32",
+    RESTORED: "FP32",
+}
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
 _CONFIG_TYPES = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32"}
 _MOST_ECHOED = 60
@@ -31,8 +41,8 @@ def model_metadata(card: ModelCard, versions: Iterable[int]) -> Any:
         name=card.name,
         versions=map(str, versions),
         platform="onnxruntime_onnx",
-        inputs=[_described(name, card) for name in _inputs(card)],
-        outputs=[_described(name, card) for name in (CLEAN_FILE, CLEAN_PIXELS)],
+        inputs=[_described(name, card) for name in inputs_of(card)],
+        outputs=[_described(name, card) for name in outputs_of(card)],
     )
 
 
@@ -43,13 +53,13 @@ def model_config(card: ModelCard) -> Any:
             name=name,
             data_type=_CONFIG_TYPES[DATATYPES[name]],
             dims=_shape(name, card),
-            optional=name != FILE,  # what a load generator that knows no more should send
+            optional=name in (PIXELS, STRENGTH),  # a load generator that knows no more should send the file
         )
-        for name in _inputs(card)
+        for name in inputs_of(card)
     ]
     outputs = [
         config_pb.ModelOutput(name=name, data_type=_CONFIG_TYPES[DATATYPES[name]], dims=_shape(name, card))
-        for name in (CLEAN_FILE, CLEAN_PIXELS)
+        for name in outputs_of(card)
     ]
     return config_pb.ModelConfig(
         name=card.name,
@@ -106,13 +116,22 @@ def quoted(value: Any) -> str:
     return str(listed)[:_MOST_ECHOED]
 
 
-def _inputs(card: ModelCard) -> list[str]:
+def inputs_of(card: ModelCard) -> list[str]:
+    """What a model can be sent: an image as a file or as pixels, or the numbers its card names."""
+    if not card.takes_image:
+        return [card.inputs[0].name]
     return [FILE, PIXELS, STRENGTH] if card.takes_strength else [FILE, PIXELS]
 
 
+def outputs_of(card: ModelCard) -> list[str]:
+    """What a model can be asked for."""
+    return [CLEAN_FILE, CLEAN_PIXELS] if card.gives_image else [card.outputs[0].name]
+
+
 def _shape(name: str, card: ModelCard) -> list[int]:
-    channels = 3 if card.colour == "rgb" else 1
-    return [-1, -1, -1, channels] if DATATYPES[name] == "UINT8" else [-1]
+    tensors = {tensor.name: tensor for tensor in (*card.inputs, *card.outputs)}
+    sides = tensors[name].shape if name in tensors else ("N",)
+    return [side if isinstance(side, int) else -1 for side in sides]
 
 
 def _described(name: str, card: ModelCard) -> Any:

@@ -19,7 +19,7 @@ from service import codec, metrics, tiling
 from service.admission import Admission, Place
 from service.batcher import Batcher, Ran, step_back
 from service.codec import Picture, Pixels
-from service.engine import Engine
+from service.engine import Engine, Samples
 from service.engines import Engines
 from service.errors import (
     BadImageError,
@@ -48,9 +48,12 @@ class Order:
 
 @dataclass(frozen=True)
 class Denoised:
-    """The clean image as pixels and as a file (empty where raw pixels were asked for), and what made it."""
+    """The clean image as pixels and as a file (empty where raw pixels were asked for), and what made it.
 
-    pixels: Pixels
+    Of an encoder, or of a model of points, `pixels` are float32 `[k]`.
+    """
+
+    pixels: Samples
     data: bytes
     format: ImageFormat | Literal["raw"]
     card: ModelCard
@@ -122,7 +125,7 @@ class Pipeline:
                 ) from None
 
     async def denoise(self, image: bytes | Pixels, order: Order, place: Place | None = None) -> Denoised:
-        """Clean one encoded image, or uint8 `[H, W, C]` with C = 3 or 1.
+        """Clean or enlarge one encoded image, or uint8 `[H, W, C]` with C = 3 or 1.
 
         Args:
             place: of the request it belongs to; without one the caller bounds what it asks for.
@@ -131,27 +134,51 @@ class Pipeline:
             ServiceError: see the classes; cancelling the call drops the work that has not begun.
         """
         engine = await self.engine(order.model)
-        _check_fits(order, engine.card)
-        source = await self._checked(image)
+        card = engine.card
+        if not (card.takes_image and card.gives_image):
+            raise BadParameterError(
+                f"Model {card.label} does {card.task}, not image to image; ask it over /v2"
+            )
+        _check_strength(order, card)
+        source = await self._checked(image, card.scale)
         with self._admitted(place, source.pixels):
             begun = time.perf_counter()
-            picture, frame = await self.in_thread(lambda: _decode(source, engine.card))
+            picture, frame = await self.in_thread(lambda: _decode(source, card))
             arrived = time.perf_counter()
             tiles, ran = await self._run(engine, frame, order.strength)
-            started, ended = min(each.started for each in ran), max(each.ended for each in ran)
             format = order.format or source.format
             quality = order.quality or self.settings.jpeg_quality
-            pixels, data = await self.in_thread(lambda: _encode(tiles, ran, picture, format, quality))
-        seconds = {
-            "decode": arrived - begun,
-            "queue": started - arrived,
-            "infer": ended - started,
-            "encode": time.perf_counter() - ended,
-        }
-        trace_stages(seconds)
-        for stage, spent in seconds.items():
-            metrics.STAGE_SECONDS.labels(engine.card.label, stage).observe(spent)
-        return Denoised(pixels, data, format, engine.card, seconds)
+            pixels, data = await self.in_thread(lambda: _encode(tiles, ran, picture, card, format, quality))
+        return Denoised(pixels, data, format, card, _measured(card, begun, arrived, ran))
+
+    async def convert(self, given: bytes | Samples, order: Order, place: Place | None = None) -> Denoised:
+        """Run a model of codes or points on one input: an image to its code, a code to its image, or a point.
+
+        Args:
+            given: an encoded image, uint8 `[H, W, C]`, or float32 `[k]`, as the model takes it.
+            place: of the request it belongs to.
+
+        Returns:
+            uint8 `[H, W, C]` (and the file where a format is ordered) or float32 `[k]` as its pixels.
+
+        Raises:
+            ServiceError: see the classes; cancelling the call drops the work that has not begun.
+        """
+        engine = await self.engine(order.model)
+        card = engine.card
+        _check_strength(order, card)
+        source = await self._checked(given) if card.takes_image else _numbers(given, card)
+        with self._admitted(place, source.pixels):
+            begun = time.perf_counter()
+            _, sample = await self.in_thread(lambda: _decode(source, card))
+            arrived = time.perf_counter()
+            ran = await self._batcher.run(engine, sample, order.strength)
+        format = order.format or "raw"
+        quality = order.quality or self.settings.jpeg_quality
+        data = b""
+        if card.gives_image and format != "raw":
+            data = await self.in_thread(lambda: codec.encode(Picture(ran.pixels), format, quality))
+        return Denoised(ran.pixels, data, format, card, _measured(card, begun, arrived, [ran]))
 
     async def engine(self, reference: str | None) -> Engine:
         """The engine of `name`, `name:version` or (None) the default model, loaded if it is not yet.
@@ -183,13 +210,15 @@ class Pipeline:
         """Run what computes outside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._codecs, work)
 
-    async def _checked(self, image: bytes | Pixels) -> _Source:
+    async def _checked(self, image: bytes | Samples, scale: int = 1) -> _Source:
+        """What is enlarged by `scale` has to keep within the limits when it is."""
         if isinstance(image, bytes):
             header = await self.with_headers(lambda: codec.inspect(image, self._limits))
-            return _Source(header.pixels, header.format, lambda: codec.decode(image, header))
+            self._limits.check(scale * header.width, scale * header.height)
+            return _Source(scale**2 * header.pixels, header.format, lambda: codec.decode(image, header))
         height, width = _sides(image)
-        self._limits.check(width, height)
-        return _Source(height * width, "raw", lambda: Picture(image))
+        self._limits.check(scale * width, scale * height)
+        return _Source(scale**2 * height * width, "raw", lambda: Picture(image))
 
     def _admitted(self, place: Place | None, pixels: int) -> AbstractContextManager[None]:
         if place is None:
@@ -215,40 +244,73 @@ async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
 
 
-def _check_fits(order: Order, card: ModelCard) -> None:
+def _measured(card: ModelCard, begun: float, arrived: float, ran: list[Ran]) -> dict[str, float]:
+    """Seconds of each stage up to now, told to metrics and traces."""
+    started, ended = min(each.started for each in ran), max(each.ended for each in ran)
+    seconds = {
+        "decode": arrived - begun,
+        "queue": started - arrived,
+        "infer": ended - started,
+        "encode": time.perf_counter() - ended,
+    }
+    trace_stages(seconds)
+    for stage, spent in seconds.items():
+        metrics.STAGE_SECONDS.labels(card.label, stage).observe(spent)
+    return seconds
+
+
+def _check_strength(order: Order, card: ModelCard) -> None:
     if not 0 <= order.strength <= 1:
         raise BadParameterError(f"strength is 0 to 1, not {order.strength}")
-    if card.task != "denoise":
-        raise BadParameterError(f"Model {card.label} does {card.task}, not denoise; choose another")
     if order.strength != 1 and not card.takes_strength:
         raise BadParameterError(f"Model {card.label} has no strength; leave the parameter out")
 
 
-def _sides(image: Pixels) -> tuple[int, int]:
+def _sides(image: Samples) -> tuple[int, int]:
     if image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
         raise BadImageError(f"Raw pixels have the shape [H, W, 3] or [H, W, 1], not {list(image.shape)}")
     return image.shape[0], image.shape[1]
 
 
+def _numbers(given: bytes | Samples, card: ModelCard) -> _Source:
+    first = card.inputs[0]
+    if isinstance(given, bytes) or given.shape != first.shape[1:] or not np.isfinite(given).all():
+        raise BadParameterError(f"Model {card.label} takes finite numbers, {first.name} {list(first.shape)}")
+    return _Source(given.size, "raw", lambda: Picture(given))
+
+
 def _decode(source: _Source, card: ModelCard) -> tuple[Picture, Pixels]:
     picture = source.decode()
-    return picture, _for_model(picture.pixels, card)
+    if not card.takes_image:
+        return picture, picture.pixels
+    frame = _for_model(picture.pixels, card)
+    wanted = card.inputs[0].shape[1:]
+    if any(isinstance(want, int) and want != side for want, side in zip(wanted, frame.shape, strict=True)):
+        raise BadImageError(
+            f"Model {card.label} takes images of {wanted[1]}x{wanted[0]} pixels, not"
+            f" {frame.shape[1]}x{frame.shape[0]}; resize it, or choose another model"
+        )
+    return picture, frame
 
 
 def _encode(
     tiles: list[Tile],
     ran: list[Ran],
     picture: Picture,
+    card: ModelCard,
     format: ImageFormat | Literal["raw"],
     quality: int,
 ) -> tuple[Pixels, bytes]:
     height, width, channels = picture.pixels.shape
-    pixels = tiling.join(tiles, [each.pixels for each in ran], height, width)
+    pixels = tiling.join(tiles, [each.pixels for each in ran], height, width, card.scale)
     if channels == 1 and pixels.shape[2] == 3:
         pixels = _luma(pixels)
     if format == "raw":
         return pixels, b""
-    return pixels, codec.encode(Picture(pixels, picture.alpha), format, quality)
+    alpha = picture.alpha
+    if alpha is not None and card.scale > 1:
+        alpha = alpha.repeat(card.scale, axis=0).repeat(card.scale, axis=1)
+    return pixels, codec.encode(Picture(pixels, alpha), format, quality)
 
 
 def _for_model(pixels: Pixels, card: ModelCard) -> Pixels:

@@ -55,14 +55,21 @@ def cut(frame: Pixels, tile: Tile) -> Pixels:
     return frame[top:bottom, left:right]
 
 
-def join(tiles: Sequence[Tile], results: Sequence[Pixels], height: int, width: int) -> Pixels:
-    """Put the cores of processed tiles, each uint8 `[h, w, C]`, together into `[height, width, C]`."""
+def join(tiles: Sequence[Tile], results: Sequence[Pixels], height: int, width: int, scale: int = 1) -> Pixels:
+    """Put the cores of processed tiles together.
+
+    Args:
+        results: of each tile, uint8 `[h * scale, w * scale, C]`.
+
+    Returns:
+        uint8 `[height * scale, width * scale, C]`.
+    """
     if len(tiles) == 1:
         return results[0]
-    frame = np.empty((height, width, results[0].shape[2]), np.uint8)
+    frame = np.empty((height * scale, width * scale, results[0].shape[2]), np.uint8)
     for tile, result in zip(tiles, results, strict=True):
-        top, left, bottom, right = tile.core
-        y, x = top - tile.read[0], left - tile.read[1]
+        top, left, bottom, right = (scale * side for side in tile.core)
+        y, x = top - scale * tile.read[0], left - scale * tile.read[1]
         frame[top:bottom, left:right] = result[y : y + bottom - top, x : x + right - left]
     return frame
 

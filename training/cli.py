@@ -1,16 +1,21 @@
-"""`python -m training fit | evaluate | export`."""
+"""`python -m training fit | evaluate | export | data | plot`."""
 
 import logging
-import os
 from pathlib import Path
 
 import click
 
 from model_store import ModelStore, StoreError, default_root
 from training.errors import TrainingError
-from training.recipe import load_recipe
+from training.recipe import changed, load_recipe
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+DATA_DIR_OPTION = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="folder with mnist/ and fashion-mnist/; else QUIETFRAME_DATA_DIR, else a cache they are fetched to",
+)
+_POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 class _Errors(click.Group):
@@ -31,37 +36,52 @@ def main() -> None:
 
 @main.command()
 @click.argument("recipe")
-@click.option("--photos", type=FOLDER, required=True, help="folder of clean photographs")
+@click.option("--photos", type=FOLDER, help="folder of clean photographs, for recipes of photographs")
+@DATA_DIR_OPTION
 @click.option("--run", type=click.Path(path_type=Path), help="checkpoints and log; default runs/RECIPE")
+@click.option("--minutes", type=_POSITIVE, help="stop after this long at the latest")
 @click.option(
-    "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    help="stop after this long; overrides the recipe",
+    "--steps",
+    type=click.IntRange(min=1),
+    help="stop after so many steps instead of those or the epochs of the recipe",
 )
+@click.option("--seed", type=click.IntRange(min=0), help="of weights, order and noise; overrides the recipe")
 @click.option("--begin-with", type=FOLDER, help="earlier run whose weights a new run begins with")
-@click.option("--workers", default=1, show_default=True, help="processes that make patches")
+@click.option("--workers", default=1, show_default=True, help="processes that make patches of photographs")
 def fit(
-    recipe: str, photos: Path, run: Path | None, minutes: float | None, begin_with: Path | None, workers: int
+    recipe: str,
+    photos: Path | None,
+    data_dir: Path | None,
+    run: Path | None,
+    minutes: float | None,
+    steps: int | None,
+    seed: int | None,
+    begin_with: Path | None,
+    workers: int,
 ) -> None:
-    """Train RECIPE (a name in training/recipes or a .toml); goes on where an earlier run stopped."""
+    """Train RECIPE (a name in training/recipes or a .toml); goes on where an earlier run stopped.
+
+    `torchrun --nproc-per-node N -m -- training fit ...` shares each batch between N processes.
+    """
     from training.fit import fit as train
 
-    loaded = load_recipe(recipe)
-    if minutes is not None:
-        loaded = loaded.model_copy(update={"fit": loaded.fit.model_copy(update={"minutes": minutes})})
+    given: dict[str, float | None] = {"minutes": minutes, "steps": steps, "seed": seed}
+    given = {name: each for name, each in given.items() if each is not None}
+    loaded = changed(load_recipe(recipe), **({"epochs": None} if steps else {}), **given)
     checkpoint = train(
-        loaded, photos, run or Path("runs") / loaded.name, begin_with=begin_with, workers=workers
+        loaded, photos or data_dir, run or Path("runs") / loaded.name, begin_with=begin_with, workers=workers
     )
     click.echo(f"trained: {checkpoint}")
 
 
 @main.command()
-@click.argument("folders", nargs=-1, required=True, type=FOLDER)
+@click.argument("folders", nargs=-1, type=FOLDER)
 @click.option("--model", default="frames-balanced", show_default=True, help="`name` or `name:version`")
 @click.option("--run", type=FOLDER, help="measure the last checkpoint of this run instead")
 @click.option(
     "--store", type=click.Path(path_type=Path), default=default_root(), help="folder of published models"
 )
+@DATA_DIR_OPTION
 @click.option("--peers/--no-peers", default=True, help="also run OpenCV NLM and BM3D (minutes)")
 @click.option("--only", multiple=True, help="corruption to measure; all if absent")
 @click.option("--every", type=click.IntRange(min=1), default=1, help="take every Nth image: a quicker look")
@@ -71,42 +91,51 @@ def evaluate(
     model: str,
     run: Path | None,
     store: Path,
+    data_dir: Path | None,
     peers: bool,
     only: tuple[str, ...],
     every: int,
     json_file: Path | None,
 ) -> None:
-    """Print PSNR / SSIM on FOLDERS of clean images, or of `*_noisy` / `*_reference` pairs."""
+    """Print PSNR / SSIM on FOLDERS of clean images, or of `*_noisy` / `*_reference` pairs.
+
+    Without FOLDERS: on the test data of the model's own recipe, with its own corruption; of a run
+    also what else tells such networks apart.
+    """
     from training import evaluate as measure
-    from training.export import load_run, write_measurements
-    from training.graph import to_onnx
-    from training.peers import Bm3d, Denoiser, NonLocalMeans, OnnxDenoiser
+    from training.export import Measured, write_measurements
+    from training.figures import figures_of
+    from training.peers import Bm3d, Denoiser, NonLocalMeans
+    from training.subject import Subject
 
     unknown = set(only) - set(measure.STANDARD)
     if unknown:
         raise click.BadParameter(f"{unknown.pop()!r}; there are: {', '.join(measure.STANDARD)}")
-    if run is not None:
-        recipe, network, _ = load_run(run)
-        label, graph = recipe.name, to_onnx(network)
-    else:
-        stored = ModelStore(store).resolve(model)
-        label, graph = stored.card.label, stored.read_verified()
-    ours = OnnxDenoiser.load(label, graph, threads=len(os.sched_getaffinity(0)))
+    subject = Subject.of_run(run) if run else Subject.of_model(store, model)
     others: list[Denoiser] = [*map(NonLocalMeans, (5, 10, 20, 35)), Bm3d()]
-    denoisers = [*(others if peers else []), ours]
-    rows = [
-        row
-        for folder in folders
-        for row in measure.evaluate(folder, denoisers, only or [*measure.STANDARD], every)
-    ]
-    click.echo(measure.as_table(rows, ours.name))
+    denoisers = [*(others if peers else []), subject.denoiser]
+    figures: dict[str, float] = {}
+    if folders:
+        subject.check_takes_photographs()
+        names = only or [*measure.STANDARD]
+        rows = [row for folder in folders for row in measure.evaluate(folder, denoisers, names, every)]
+    else:
+        rows = measure.evaluate_own(subject.recipe, data_dir, denoisers, every)
+        figures = figures_of(*subject.trained, data_dir) if subject.trained else {}
+    if not rows and not figures:
+        raise click.ClickException(f"{subject.name} takes points; measure its run, with --run")
+    if rows:
+        click.echo(measure.as_table(rows, subject.denoiser.name))
+    for name, value in figures.items():
+        click.echo(f"{name}: {value:g}")
     if json_file:
-        write_measurements(json_file, graph, measure.as_metrics(rows, ours.name))
+        measured = Measured(tuple(measure.as_metrics(rows, subject.denoiser.name)), figures)
+        write_measurements(json_file, subject.graph, measured)
 
 
 @main.command()
 @click.argument("run", type=FOLDER)
-@click.option("--photos", type=FOLDER, required=True, help="the folder it was trained on, for the card")
+@click.option("--photos", type=FOLDER, help="the folder of photographs it was trained on, for the card")
 @click.option(
     "--metrics",
     type=click.Path(exists=True, path_type=Path),
@@ -114,12 +143,45 @@ def evaluate(
     help="what `evaluate --json` wrote for this run",
 )
 @click.option("--store", type=click.Path(path_type=Path), default=default_root(), help="where to publish")
-def export(run: Path, photos: Path, metrics: Path, store: Path) -> None:
+def export(run: Path, photos: Path | None, metrics: Path, store: Path) -> None:
     """Publish the last checkpoint of RUN as the next version of its model."""
     from training.export import export_run
 
-    stored = export_run(run, ModelStore(store), metrics, photos)
-    click.echo(f"published {stored.card.label}: {stored.folder}")
+    for stored in export_run(run, ModelStore(store), metrics, photos):
+        click.echo(f"published {stored.card.label}: {stored.folder}")
+
+
+@main.group()
+def data() -> None:
+    """The data sets that recipes name: mnist and fashion-mnist."""
+
+
+@data.command("fetch")
+@click.argument("names", nargs=-1)
+@DATA_DIR_OPTION
+def fetch_data(names: tuple[str, ...], data_dir: Path | None) -> None:
+    """Download the data sets NAMES (else all) into --data-dir or a cache, unless they are there."""
+    from training import digits
+
+    for name in names or digits.SOURCES:
+        if name not in digits.SOURCES:
+            raise click.BadParameter(f"{name!r}; there are: {', '.join(digits.SOURCES)}")
+        folder = digits.chosen_folder(name, data_dir) or digits.cache_folder(name)
+        for file in digits.SOURCES[name].sha256:
+            click.echo(f"ok  {digits.fetch(name, file, folder)}")
+
+
+@data.command("show")
+@DATA_DIR_OPTION
+def show_data(data_dir: Path | None) -> None:
+    """List the data sets, whose they are, and which of their files are missing or corrupt."""
+    from training import digits
+
+    for name, source in digits.SOURCES.items():
+        folder = digits.chosen_folder(name, data_dir) or digits.cache_folder(name)
+        click.echo(f"{name}: {source.title}; licence: {source.licence}")
+        for file, expected in source.sha256.items():
+            click.echo(f"  {digits.state(folder / file, expected):8} {folder / file}  sha256 {expected}")
 
 
 @main.group()

@@ -49,13 +49,14 @@ def read_rgb(path: Path) -> Photo:
 def read_photos(folder: Path, smallest: int) -> list[Photo]:
     """Read every photograph of a folder whose shorter side is at least `smallest` pixels.
 
-    Files that cannot be read or are too small are named in the log and skipped.
+    Files that cannot be read or are too small are named in the log, skipped and counted.
 
     Raises:
         DataError: nothing usable is left.
     """
     photos = []
-    for path in image_files(folder):
+    files = image_files(folder)
+    for path in files:
         try:
             photo = read_rgb(path)
         except DataError as error:
@@ -65,6 +66,8 @@ def read_photos(folder: Path, smallest: int) -> list[Photo]:
             log.warning("skipped %s: %dx%d is under %d", path, *photo.shape[1::-1], smallest)
             continue
         photos.append(photo)
+    if len(photos) < len(files):
+        log.warning("skipped %d of %d files in %s", len(files) - len(photos), len(files), folder)
     if not photos:
         raise DataError(f"no photograph in {folder} is readable and at least {smallest} px a side")
     return photos
@@ -139,19 +142,23 @@ def one_channel(image: Photo) -> Photo:
 class Stream(Sampler[int]):
     """Indices epoch * length ... (epoch + 1) * length - 1: a stream cut into epochs.
 
-    Lightning calls `set_epoch` for each epoch, but after the first indices are drawn: a resumed
-    run passes the epoch where it goes on.
+    Of those each of `world` processes takes every `world`-th, from its `rank` on. Lightning calls
+    `set_epoch` for each epoch, but after the first indices are drawn: a resumed run passes the
+    epoch where it goes on.
     """
 
-    def __init__(self, length: int, epoch: int) -> None:
+    def __init__(self, length: int, epoch: int, rank: int = 0, world: int = 1) -> None:
         self.length = length
         self.epoch = epoch
+        self.rank = rank
+        self.world = world
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.world
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.length, (self.epoch + 1) * self.length))
+        begin = self.epoch * self.length
+        return iter(range(begin + self.rank, begin + self.length, self.world))

@@ -4,18 +4,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
+import cv2
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tqdm import tqdm
 
 from model_store import Metric
+from training import digits
+from training.batches import scale_of, shrunk
 from training.corruption import (
     AnyCorruption,
     Gaussian,
     Jpeg,
     LowLight,
     Masking,
+    Mixture,
     Photo,
     SaltAndPepper,
     to_float,
@@ -24,6 +29,8 @@ from training.corruption import (
 from training.data import gray, image_files, one_channel, read_rgb
 from training.errors import DataError
 from training.peers import Denoiser
+from training.recipe import Recipe
+from training.recipe_parts import DigitsRecipe, PhotosRecipe, SpiralRecipe
 
 REAL = "real noise"
 
@@ -61,6 +68,15 @@ class Pair:
     noisy: Photo
     clean: Photo
     sigma: float | None
+
+    @property
+    def shown(self) -> Photo:
+        """The noisy image in the size of the clean one, enlarged bicubically if that is larger."""
+        height, width, channels = self.clean.shape
+        if self.noisy.shape == self.clean.shape:
+            return self.noisy
+        large = cv2.resize(self.noisy, (width, height), interpolation=cv2.INTER_CUBIC)
+        return cast(Photo, large).reshape(height, width, channels)
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,54 @@ def evaluate(folder: Path, denoisers: Sequence[Denoiser], names: Sequence[str], 
     return rows
 
 
+def evaluate_own(
+    recipe: Recipe, data: Path | None, denoisers: Sequence[Denoiser], every: int = 1
+) -> list[Row]:
+    """Score denoisers on the test half of a recipe's data, under its own corruption.
+
+    The seed of an image is its place in the file; every `every`-th is taken.
+
+    Returns:
+        One row; none for data that are no images.
+
+    Raises:
+        DataError: the recipe's data has no test half.
+    """
+    match recipe.data:
+        case DigitsRecipe(kind=kind, side=side):
+            images = digits.load(kind, "test", side, data).images
+            pairs = [_own_pair(recipe, images[index], index) for index in range(0, len(images), every)]
+            return [_score(f"{kind} test", described(recipe), pairs, denoisers)]
+        case SpiralRecipe():
+            return []
+        case PhotosRecipe():
+            raise DataError(f"{recipe.name} has no test images of its own; name folders of images")
+
+
+def described(recipe: Recipe) -> str:
+    """The corruption of a recipe in a few words: `gaussian sigma=127.5`."""
+    parts = []
+    for each in recipe.corruption:
+        levels = each.model_dump(mode="json", exclude={"kind", "weight"})
+        parts.append(" ".join([each.kind, *(f"{name}={_level(value)}" for name, value in levels.items())]))
+    return " or ".join(parts)
+
+
+def _level(value: Any) -> str:
+    if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
+        return f"{value[0]:g}"
+    return str(value)
+
+
+def _own_pair(recipe: Recipe, clean: Photo, seed: int) -> Pair:
+    corruption = Mixture(of=recipe.corruption)
+    small = shrunk(to_float(clean)[None], scale_of(recipe))[0]
+    noisy = to_uint8(corruption.apply(small, np.random.default_rng(seed)))
+    only = recipe.corruption[0]
+    known = len(recipe.corruption) == 1 and isinstance(only, Gaussian) and only.sigma[0] == only.sigma[1]
+    return Pair(noisy, clean, only.sigma[0] if known and isinstance(only, Gaussian) else None)
+
+
 def _real_pair(noisy: Path) -> Pair:
     reference = noisy.with_stem(noisy.stem.removesuffix("_noisy") + "_reference")
     if not reference.exists():
@@ -111,11 +175,12 @@ def _real_pair(noisy: Path) -> Pair:
 
 
 def _score(dataset: str, corruption: str, pairs: list[Pair], denoisers: Sequence[Denoiser]) -> Row:
-    scores = {"noisy": [_compare(pair.noisy, pair, 0.0) for pair in pairs]}
+    scores = {"noisy": [_compare(pair.shown, pair, 0.0) for pair in pairs]}
     for denoiser in denoisers:
         for pair in tqdm(pairs, desc=f"{corruption}: {denoiser.name}", leave=False):
             begun = time.perf_counter()
             restored = denoiser(pair.noisy, pair.sigma)
+            assert restored is None or restored.shape == pair.clean.shape
             seconds = time.perf_counter() - begun
             if restored is not None:
                 scores.setdefault(denoiser.name, []).append(_compare(restored, pair, seconds))

@@ -6,7 +6,6 @@ import json
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,22 +21,35 @@ from model_store import (
     ModelCard,
     ModelStore,
     StoredModel,
-    Tensor,
     TrainingData,
 )
+from training.digits import SOURCES
 from training.errors import DataError
 from training.fit import Denoiser
-from training.graph import receptive_radius, to_onnx
+from training.graph import export_part, receptive_radius
 from training.muon import hold_kernels_as_kernels
-from training.networks import ResidualUNet, count_parameters, macs_per_pixel
+from training.network import Network, count_parameters
 from training.recipe import Recipe
+from training.recipe_parts import DigitsRecipe, PhotosRecipe, SpiralRecipe
+from training.served import Part, parts
 
 ATTRIBUTION = "ATTRIBUTION.csv"
+_ARCHITECTURES = {
+    "unet": "residual U-Net over the pixel-unshuffled image",
+    "linear": "linear autoencoder",
+    "dense": "fully connected autoencoder",
+    "conv": "convolutional autoencoder",
+    "latent2": "fully connected autoencoder with a code of two numbers",
+    "stochastic": "autoencoder with noise in its code",
+    "sr2": "stacked convolutional denoisers over the enlarged image",
+    "stacked": "stacked denoising autoencoders, trained layer by layer",
+}
+_SUMMARIES = {"encode": "The encoder alone: {}", "decode": "The decoder alone: {}"}
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long a run took, and on how many photographs."""
+    """How long a run took, and on how many images."""
 
     steps: int
     minutes: float
@@ -45,27 +57,64 @@ class Effort:
     earlier: list[dict[str, Any]]
 
 
-def export_run(run: Path, store: ModelStore, measurements: Path, photos: Path) -> StoredModel:
+@dataclass(frozen=True)
+class Measured:
+    """The table of a card, and further figures by name."""
+
+    metrics: tuple[Metric, ...]
+    figures: dict[str, float]
+
+
+def export_run(run: Path, store: ModelStore, measurements: Path, photos: Path | None) -> list[StoredModel]:
     """Publish the last checkpoint of a run as the next version of its recipe's model.
+
+    An autoencoder with a useful code also becomes the models `<name>-encoder` and `<name>-decoder`.
 
     Args:
         run: folder that `fit` wrote.
         store: where to publish.
         measurements: what `evaluate` wrote for this run, for the card's table.
-        photos: the training folder; its ATTRIBUTION.csv, if any, goes along.
+        photos: the training folder, if there was one; its ATTRIBUTION.csv, if any, goes along.
+
+    Returns:
+        What was published, the whole network first.
 
     Raises:
-        DataError: the run has no checkpoint, or the measurements are of another one.
-        ParityError: the graph differs from torch; nothing is published.
+        DataError: the run has no checkpoint, the measurements are of another one, or the store
+            cannot be written; what it held is intact.
+        ParityError: a graph differs from torch; nothing is published.
     """
     recipe, network, effort = load_run(run)
-    model = to_onnx(network)
-    metrics = read_measurements(measurements, model)
-    data = describe_photos(photos, effort.photographs)
-    card = make_card(recipe, network, model, store.next_version(recipe.name), metrics, effort, data)
-    attribution = photos / ATTRIBUTION
-    attachments = {ATTRIBUTION: attribution.read_bytes()} if attribution.exists() else {}
-    return store.publish(card, model, attachments)
+    whole, *halves = [(part, export_part(part)) for part in parts(network)]
+    measured = read_measurements(measurements, whole[1])
+    data = describe_data(recipe, photos, effort.photographs)
+    attribution = photos / ATTRIBUTION if photos else None
+    attachments = {ATTRIBUTION: attribution.read_bytes()} if attribution and attribution.exists() else {}
+    published = []
+    for part, model in (whole, *halves):
+        number = store.next_version(recipe.name + part.suffix)
+        card = make_card(recipe, network, part, model, number, measured, effort, data)
+        try:
+            published.append(store.publish(card, model, attachments))
+        except OSError as error:
+            raise DataError(
+                f"{card.label} cannot be published ({error.strerror}); what the store held is intact"
+            ) from None
+    return published
+
+
+def describe_data(recipe: Recipe, photos: Path | None, used: int) -> TrainingData:
+    """Name and licence of what a recipe was trained on; photographs by their ATTRIBUTION.csv."""
+    match recipe.data:
+        case DigitsRecipe(kind=kind):
+            source = SOURCES[kind]
+            return TrainingData(name=f"{source.title}, training images", licence=source.licence, images=used)
+        case SpiralRecipe():
+            return TrainingData(name="points drawn from a spiral", licence="none needed", images=used)
+        case PhotosRecipe():
+            if photos is None:
+                raise DataError(f"{recipe.name} was trained on photographs; give their folder with --photos")
+            return describe_photos(photos, used)
 
 
 def describe_photos(photos: Path, used: int) -> TrainingData:
@@ -79,7 +128,7 @@ def describe_photos(photos: Path, used: int) -> TrainingData:
     return TrainingData(name=name, licence=", ".join(sorted(licences)), images=used)
 
 
-def load_run(run: Path) -> tuple[Recipe, ResidualUNet, Effort]:
+def load_run(run: Path) -> tuple[Recipe, Network, Effort]:
     """The recipe, the averaged network in inference form, and how long it was trained."""
     path = run / "last.ckpt"
     if not path.exists():
@@ -96,31 +145,31 @@ def load_run(run: Path) -> tuple[Recipe, ResidualUNet, Effort]:
 
 def make_card(
     recipe: Recipe,
-    network: ResidualUNet,
+    network: Network,
+    part: Part,
     model: bytes,
     number: int,
-    metrics: tuple[Metric, ...],
+    measured: Measured,
     effort: Effort,
     data: TrainingData,
 ) -> ModelCard:
     total = sum(each.weight for each in recipe.corruption)
+    denoises = not part.suffix
     return ModelCard(
         schema_version=CARD_SCHEMA,
-        name=recipe.name,
+        name=recipe.name + part.suffix,
         version=number,
-        summary=recipe.summary,
-        task="denoise",
+        summary=_SUMMARIES.get(part.task, "{}").format(recipe.summary),
+        task=part.task,
         sha256=hashlib.sha256(model).hexdigest(),
-        architecture="residual U-Net over the pixel-unshuffled image",
+        architecture=_ARCHITECTURES[recipe.network.kind],
         hyperparameters=recipe.network.model_dump(mode="json"),
-        parameters=count_parameters(network),
-        macs_per_pixel=macs_per_pixel(network),
-        inputs=(
-            Tensor(name="image", dtype="uint8", shape=("N", "H", "W", 3)),
-            Tensor(name="strength", dtype="float32", shape=("N",)),
-        ),
-        outputs=(Tensor(name="denoised", dtype="uint8", shape=("N", "H", "W", 3)),),
-        colour="rgb",
+        parameters=count_parameters(part.core),
+        macs_per_pixel=part.macs_per_pixel,
+        inputs=part.inputs,
+        outputs=part.outputs,
+        colour="rgb" if network.shape[0] == 3 else "gray",
+        scale=network.scale,
         alignment=network.alignment,
         tile_overlap=receptive_radius(network),
         corruption=tuple(
@@ -144,7 +193,8 @@ def make_card(
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "pytorch-lightning", "onnx", "onnxruntime")},
         },
-        metrics=metrics,
+        metrics=measured.metrics if denoises else (),
+        figures=measured.figures,
         limits=recipe.limits,
         created=datetime.now(UTC).replace(microsecond=0),
     )
@@ -161,20 +211,24 @@ def _git_commit() -> str:
     return found.stdout.strip() or "not in a git repository"
 
 
-def write_measurements(path: Path, model: bytes, metrics: Sequence[Metric]) -> None:
+def write_measurements(path: Path, model: bytes, measured: Measured) -> None:
     """Keep what was measured, and of which graph, for `read_measurements`."""
-    rows = [metric.model_dump(mode="json") for metric in metrics]
-    content = {"sha256": hashlib.sha256(model).hexdigest(), "metrics": rows}
+    content = {
+        "sha256": hashlib.sha256(model).hexdigest(),
+        "metrics": [metric.model_dump(mode="json") for metric in measured.metrics],
+        "figures": measured.figures,
+    }
     path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
-def read_measurements(path: Path, model: bytes) -> tuple[Metric, ...]:
-    """The rows that `write_measurements` kept of this very graph.
+def read_measurements(path: Path, model: bytes) -> Measured:
+    """What `write_measurements` kept of this very graph.
 
     Raises:
-        DataError: they were measured on another one.
+        DataError: it was measured on another one.
     """
     content = json.loads(path.read_text("utf-8"))
     if content["sha256"] != hashlib.sha256(model).hexdigest():
         raise DataError(f"{path} was measured on another graph; run `evaluate --run` again")
-    return tuple(Metric.model_validate(row) for row in content["metrics"])
+    metrics = tuple(Metric.model_validate(row) for row in content["metrics"])
+    return Measured(metrics, content.get("figures", {}))

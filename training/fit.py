@@ -2,29 +2,27 @@
 
 import logging
 import math
+import os
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
-from torch.optim import AdamW
-from torch.utils.data import DataLoader
+from torch.optim import Adam, AdamW
 
-from training.corruption import Mixture, Photo
-from training.data import Patches, Stream, read_photos
-from training.errors import DataError, DivergedError, RecipeError
-from training.losses import LOSSES, psnr
+from training.batches import Batches, Share, prepare
+from training.build import build_network
+from training.checkpoint_io import AtomicCheckpointIO
+from training.errors import DivergedError, RecipeError
+from training.losses import build_loss, psnr
 from training.muon import hold_kernels_as_matrices, muon_and_adamw
-from training.networks import ResidualUNet
-from training.recipe import NetworkRecipe, Recipe
+from training.recipe import Recipe, changed
 
-VALIDATION_PATCHES = 128
 log = logging.getLogger(__name__)
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
@@ -36,37 +34,45 @@ class Denoiser(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False  # Muon and AdamW step together
         self.recipe = recipe
-        self.network = build_network(recipe.network)
+        self.network = build_network(recipe)
         if recipe.fit.optimiser == "muon":
             hold_kernels_as_matrices(self.network)
-        self.loss = LOSSES[recipe.fit.loss]
+        self.loss = build_loss(recipe.fit.loss)
         self.earlier: list[dict[str, Any]] = []
         self.photographs = 0
+        self.steps_an_epoch = recipe.fit.epoch
         self.steps_done = 0
         self.seconds_done = 0.0
         self._clock = 0.0
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        fit = self.recipe.fit
-        if fit.optimiser == "muon":
-            return list(muon_and_adamw(self.network, fit.rate))
-        return [AdamW(self.network.parameters(), lr=fit.rate, weight_decay=0.0)]
+        rate = self.recipe.fit.rate
+        match self.recipe.fit.optimiser:
+            case "muon":
+                return list(muon_and_adamw(self, rate))
+            case "adamw":
+                return [AdamW(self.parameters(), lr=rate, weight_decay=0.0)]
+            case "adam":
+                return [Adam(self.parameters(), lr=rate)]
 
     def on_train_start(self) -> None:
         self._clock = time.monotonic()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         noisy, clean = batch
-        restored = self.network(noisy)
-        loss = self.loss(restored.float(), clean, noisy)
+        seed = self.recipe.fit.seed
+        # A network may draw noise of its own: the same after a restart, another in each process.
+        torch.manual_seed((seed << 32) + self.steps_done * self.trainer.world_size + self.global_rank)
+        restored, target = self.network.training_pass(noisy, clean, self.progress)
+        loss = self.loss(restored.float(), target, noisy)
         if not torch.isfinite(loss):
             raise DivergedError(
-                f"loss is {loss.item()} at step {self.steps_done} (data seed {self.recipe.fit.seed}); "
+                f"loss is {loss.item()} at step {self.steps_done} (batch seed {seed}, {self.steps_done}); "
                 "lower fit.rate and run again: it goes on from the last good checkpoint"
             )
         self._step(loss)
         self.log("loss", loss, prog_bar=True)
-        self.log("psnr", psnr(restored.detach().float(), clean), prog_bar=True)
+        self.log("psnr", psnr(restored.detach().float(), target), prog_bar=True)
 
     def _step(self, loss: Tensor) -> None:
         optimisers = self.optimizers()
@@ -81,21 +87,26 @@ class Denoiser(pl.LightningModule):
             optimiser.step()
         self.steps_done += 1
         now = time.monotonic()
-        self.seconds_done, self._clock = self.seconds_done + now - self._clock, now
+        seconds, self._clock = self.seconds_done + now - self._clock, now
+        # One clock for all processes, or they would not stop together.
+        self.seconds_done = self.trainer.strategy.broadcast(seconds)
         self.log("rate", rate)
         if self.progress >= 1:
             self.trainer.should_stop = True
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is used up: of steps or of time, the larger; 1 = finished."""
+        """Share of the budget that is used up: of steps, epochs or time, the largest; 1 = finished."""
         fit = self.recipe.fit
-        minutes = fit.minutes or math.inf
-        return max(self.steps_done / fit.steps, self.seconds_done / (60 * minutes))
+        epochs, minutes = (limit or math.inf for limit in (fit.epochs, fit.minutes))
+        steps = min(fit.steps or math.inf, epochs * self.steps_an_epoch)
+        return max(self.steps_done / steps, self.seconds_done / (60 * minutes))
 
     def _rate_factor(self) -> float:
-        """Linear warm-up, then a cosine to zero (Loshchilov & Hutter 2017) over the budget."""
+        """Linear warm-up, then a cosine to zero (Loshchilov & Hutter 2017) over the budget, or nothing."""
         warm = min(1.0, (self.steps_done + 1) / max(1, self.recipe.fit.warmup))
+        if self.recipe.fit.schedule == "constant":
+            return warm
         return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress)))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -124,45 +135,31 @@ class Denoiser(pl.LightningModule):
         self.earlier = [*checkpoint["earlier"], {**trained, **effort}]
 
 
-def build_network(recipe: NetworkRecipe) -> ResidualUNet:
-    return ResidualUNet(recipe.widths, recipe.blocks, recipe.unshuffle)
+def fit(
+    recipe: Recipe, data: Path | None, run: Path, *, begin_with: Path | None = None, workers: int = 1
+) -> Path:
+    """Train a recipe; goes on from `run/last.ckpt` when there is one.
 
-
-def batches(recipe: Recipe, photos: list[Photo], sampler: Any, seed: int, workers: int) -> Any:
-    patches = Patches(
-        photos,
-        Mixture(of=recipe.corruption),
-        patch=recipe.data.patch,
-        shrink=recipe.data.shrink,
-        gray=recipe.data.gray,
-        seed=seed,
-    )
-    return DataLoader(
-        patches,
-        batch_size=recipe.fit.batch,
-        sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        worker_init_fn=_one_thread,
-    )
-
-
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)
-
-
-def fit(recipe: Recipe, photos: Path, run: Path, *, begin_with: Path | None = None, workers: int = 1) -> Path:
-    """Train a recipe on a folder of photographs; goes on from `run/last.ckpt` when there is one.
+    Started by `torchrun` it is one of several processes that share each batch.
 
     Args:
-        photos: folder of clean images; each side at least `data.patch` pixels.
-        run: folder of last.ckpt and log/version_N/metrics.csv, one for each run.
+        data: folder of clean photographs, each side at least `data.patch` pixels; for MNIST that of
+            its files, or None for the cache; for the spiral None.
+        run: folder of last.ckpt and of log/version_N/metrics.csv with TensorBoard's events, one for
+            each run.
         begin_with: an earlier run of the same network, whose weights a new run begins with.
         workers: processes that make patches; 0 makes them in the training process.
 
     Returns:
         The last checkpoint, whose weights are the exponential moving average.
+
+    Raises:
+        DataError, RecipeError: the data or the recipe cannot be used; nothing has been trained.
+        DivergedError: the loss or a weight is no number; the last good checkpoint stays.
     """
+    share = Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    if recipe.fit.batch % share.world:
+        raise RecipeError(f"fit.batch {recipe.fit.batch} cannot be shared by {share.world} processes")
     pl.seed_everything(recipe.fit.seed, verbose=False)
     last = run / "last.ckpt"
     model = Denoiser(recipe)
@@ -172,22 +169,19 @@ def fit(recipe: Recipe, photos: Path, run: Path, *, begin_with: Path | None = No
         model.on_load_checkpoint(checkpoint)
     elif begin_with:
         model.take_weights(torch.load(begin_with / "last.ckpt", map_location="cpu", weights_only=True))
+    batches = prepare(recipe, data)
+    model.photographs = batches.images
+    model.steps_an_epoch = batches.epoch
     if model.progress >= 1:
         log.warning("%s is finished already; give another --run to train again", last)
         return last
-    images = read_photos(photos, recipe.data.patch)
-    held_out = max(1, min(recipe.data.holdout, len(images) // 4))
-    if len(images) == held_out:
-        raise DataError(f"{photos} has one usable photograph; one is held out, so two are the least")
-    model.photographs = len(images) - held_out
-    stream = Stream(recipe.fit.epoch * recipe.fit.batch, model.steps_done // recipe.fit.epoch)
     with warnings.catch_warnings():
         # Advice on what is done on purpose: one worker, resuming into the same folder.
         warnings.filterwarnings("ignore", module="pytorch_lightning")
-        make_trainer(recipe, run).fit(
+        make_trainer(recipe, run, batches).fit(
             model,
-            batches(recipe, images[held_out:], stream, recipe.fit.seed, workers),
-            batches(recipe, images[:held_out], range(VALIDATION_PATCHES), recipe.fit.seed, 0),
+            batches.loader(model.steps_done // batches.epoch, share, workers),
+            batches.validation_loader(),
             ckpt_path=last if last.exists() else None,
             weights_only=True,
         )
@@ -196,25 +190,34 @@ def fit(recipe: Recipe, photos: Path, run: Path, *, begin_with: Path | None = No
 
 def _refuse_another_recipe(recipe: Recipe, trained: dict[str, Any], run: Path) -> None:
     """Only the budget may change between the parts of one run."""
-    given = recipe.model_dump(mode="json")
-    for spelled in (given, trained):
-        spelled["fit"] = {**spelled["fit"], "steps": None, "minutes": None}
-    changed = [key for key in given if given[key] != trained.get(key)]
-    if changed:
-        raise RecipeError(f"{run} was begun with another recipe ({', '.join(changed)}); give another --run")
+    given, before = (
+        changed(each, steps=None, epochs=None, minutes=1) for each in (recipe, Recipe.model_validate(trained))
+    )
+    different = [key for key in Recipe.model_fields if getattr(given, key) != getattr(before, key)]
+    if different:
+        raise RecipeError(f"{run} was begun with another recipe ({', '.join(different)}); give another --run")
 
 
-def make_trainer(recipe: Recipe, run: Path) -> pl.Trainer:
+def make_trainer(recipe: Recipe, run: Path, batches: Batches) -> pl.Trainer:
     checkpoints = ModelCheckpoint(
         run, filename="last", save_top_k=1, enable_version_counter=False, every_n_epochs=1
     )
+    table = CSVLogger(run, name="log")
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    # A stacked network trains one layer at a time.
+    together = "ddp_find_unused_parameters_true" if recipe.network.kind == "stacked" else "ddp"
     return pl.Trainer(
-        devices=1,
+        strategy=together if world > 1 else "auto",
+        devices=local,
+        num_nodes=world // local,
+        use_distributed_sampler=False,
         max_epochs=-1,
         precision=recipe.fit.precision,
         callbacks=[EMAWeightAveraging(decay=recipe.fit.ema), checkpoints, TQDMProgressBar(20)],
-        logger=CSVLogger(run, name="log"),
-        log_every_n_steps=50,
+        plugins=[AtomicCheckpointIO()],
+        logger=[table, TensorBoardLogger(run, name="log", version=table.version)],
+        log_every_n_steps=min(50, batches.epoch),
         num_sanity_val_steps=0,
         enable_model_summary=False,
         default_root_dir=run,

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.network import Network
+
 
 def space_to_depth(image: Tensor, block: int) -> Tensor:
     """`[N, C, H, W]` to `[N, block*block*C, H/block, W/block]` in ONNX SpaceToDepth's order."""
@@ -46,7 +48,7 @@ def _blocks(width: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
 
 
-class ResidualUNet(nn.Module):
+class ResidualUNet(Network):
     """Estimates the noise of an RGB image.
 
     Bias-free (Mohan et al. 2020): twice the image gives twice the noise, so that a brightness or a
@@ -62,7 +64,8 @@ class ResidualUNet(nn.Module):
     def __init__(self, widths: tuple[int, ...], blocks: tuple[int, ...], unshuffle: int) -> None:
         super().__init__()
         self.unshuffle = unshuffle
-        self.alignment: int = unshuffle * 2 ** (len(widths) - 1)
+        self.shape = (3, None, None)
+        self.alignment = unshuffle * 2 ** (len(widths) - 1)
         folded = 3 * unshuffle**2
         steps = list(itertools.pairwise(widths))
         self.head = nn.Conv2d(folded, widths[0], 3, padding=1, bias=False)
@@ -127,30 +130,3 @@ def denoise_uint8(network: ResidualUNet, image: Tensor, strength: Tensor) -> Ten
     noise = planes - network(planes)
     clean: Tensor = (planes - strength.view(-1, 1, 1, 1) * noise).clamp(0, 1) * 255
     return clean.round().to(torch.uint8)[:, :, :height, :width].permute(0, 2, 3, 1)
-
-
-def count_parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def macs_per_pixel(network: ResidualUNet) -> float:
-    """Multiply-adds of all convolutions for each pixel of the image, counted while running."""
-    macs = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal macs
-        assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-        positions = output if isinstance(module, nn.Conv2d) else inputs[0]
-        macs += module.weight.numel() * positions.shape[2] * positions.shape[3]
-
-    side = network.alignment
-    handles = [
-        module.register_forward_hook(count)
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-    ]
-    with torch.no_grad():
-        network(torch.zeros(1, 3, side, side))
-    for handle in handles:
-        handle.remove()
-    return macs / side**2

@@ -13,7 +13,7 @@ from training.corruption import Photo, to_float, to_uint8
 
 
 class Denoiser(Protocol):
-    """Something that cleans uint8 `[H, W, 3]` RGB; `sigma` (0..255) only where the peer is told it."""
+    """Something that cleans uint8 `[H, W, C]`; `sigma` (0..255) only where the peer is told it."""
 
     @property
     def name(self) -> str: ...
@@ -36,12 +36,20 @@ class OnnxDenoiser:
 
     def __call__(self, noisy: Photo, sigma: float | None) -> Photo | None:
         feeds = {"image": noisy[None], "strength": np.ones(1, np.float32)}
-        return cast(Photo, self.session.run(["denoised"], feeds)[0][0])
+        taken = {each.name: feeds[each.name] for each in self.session.get_inputs()}
+        return cast(Photo, self.session.run(["denoised"], taken)[0][0])
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """What it takes, where that is not an image of `shape` (H, W, C)."""
+        image = self.session.get_inputs()[0]
+        fixed = [side if isinstance(side, int) else None for side in image.shape[1:]]
+        fits = len(fixed) == 3 and all(want in (None, side) for want, side in zip(fixed, shape, strict=True))
+        return None if fits else f"{self.name} takes {image.name} of the shape {image.shape}"
 
 
 @dataclass
 class NonLocalMeans:
-    """OpenCV's fastNlMeansDenoisingColored (Buades et al. 2011) at one filter strength h."""
+    """OpenCV's fastNlMeansDenoising (Buades et al. 2011), colour in CIELAB, at one filter strength h."""
 
     strength: int
 
@@ -51,6 +59,8 @@ class NonLocalMeans:
 
     def __call__(self, noisy: Photo, sigma: float | None) -> Photo | None:
         h = float(self.strength)
+        if noisy.shape[2] == 1:
+            return cast(Photo, cv2.fastNlMeansDenoising(noisy, None, h, 7, 21))[..., None]
         bgr = np.ascontiguousarray(noisy[..., ::-1])  # it goes on to CIELAB, so the order matters
         return cast(Photo, cv2.fastNlMeansDenoisingColored(bgr, None, h, h, 7, 21))[..., ::-1]
 
@@ -69,5 +79,5 @@ class Bm3d:
         image = to_float(noisy)
         if (noisy == noisy[..., :1]).all():
             plane = bm3d.bm3d(image[..., 0], sigma / 255, profile=profile)
-            return np.repeat(to_uint8(plane)[..., None], 3, axis=2)
+            return np.repeat(to_uint8(plane)[..., None], noisy.shape[2], axis=2)
         return to_uint8(bm3d.bm3d_rgb(image, sigma / 255, profile=profile))

@@ -1,92 +1,72 @@
 """A recipe: everything that decides one trained model, typed, read from a TOML file."""
 
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from training.corruption import AnyCorruption
+from training import recipe_parts as parts
+from training.corruption import AnyCorruption, Corruption
 from training.errors import RecipeError
+from training.recipe_parts import Strict
 
 RECIPES = Path(__file__).parent / "recipes"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NetworkRecipe(_Strict):
-    """See `networks.ResidualUNet`."""
-
-    kind: Literal["unet"]
-    widths: tuple[PositiveInt, ...] = Field(min_length=1)
-    blocks: tuple[PositiveInt, ...]
-    unshuffle: Literal[1, 2, 4] = 2
-
-    @model_validator(mode="after")
-    def _one_block_count_per_width(self) -> Self:
-        if len(self.widths) != len(self.blocks):
-            raise ValueError("widths and blocks need one number for each level")
-        return self
-
-
-class DataRecipe(_Strict):
-    """See `data.Patches`; `holdout` photographs are kept for validation."""
-
-    patch: PositiveInt
-    shrink: Annotated[float, Field(ge=1, le=8)] = 2.0
-    gray: Annotated[float, Field(ge=0, le=1)] = 0.15
-    holdout: PositiveInt = 8
-
-
-class FitRecipe(_Strict):
-    """The optimisation; training stops at `steps` or `minutes`, whichever comes first."""
-
-    loss: Literal["mse", "charbonnier", "relative-mse", "psnr"]
-    optimiser: Literal["muon", "adamw"] = "adamw"
-    rate: PositiveFloat
-    batch: PositiveInt
-    steps: PositiveInt
-    minutes: PositiveFloat | None = None
-    warmup: NonNegativeInt = 200
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    epoch: PositiveInt = 500
-    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
-    seed: NonNegativeInt = 0
-
-
-class Recipe(_Strict):
+class Recipe(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     summary: str
     limits: tuple[str, ...]
-    network: NetworkRecipe
-    data: DataRecipe
-    fit: FitRecipe
+    network: parts.NetworkRecipe
+    data: parts.DataRecipe
+    fit: parts.FitRecipe
     corruption: tuple[AnyCorruption, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _patch_fits_network(self) -> Self:
-        alignment = self.network.unshuffle * 2 ** (len(self.network.widths) - 1)
-        if self.data.patch % alignment:
-            raise ValueError(f"data.patch must be a multiple of {alignment} for this network")
+    def _data_fits_network(self) -> Self:
+        network, data = self.network, self.data
+        if isinstance(network, parts.UNetRecipe) and not isinstance(data, parts.PhotosRecipe):
+            raise ValueError("network.kind unet takes colour images; data.kind must be photos")
+        if isinstance(data, parts.SpiralRecipe) and network.kind not in ("linear", "dense"):
+            raise ValueError(f"network.kind {network.kind} takes images; a spiral needs linear or dense")
+        side, multiple = data.shape[1], _alignment(network)
+        if side % multiple:
+            name = "patch" if isinstance(data, parts.PhotosRecipe) else "side"
+            raise ValueError(f"data.{name} must be a multiple of {multiple} for this network")
         return self
+
+    @model_validator(mode="after")
+    def _loss_fits_network(self) -> Self:
+        network, loss = self.network, self.fit.loss
+        unbounded = isinstance(network, parts.UNetRecipe | parts.LinearRecipe | parts.Sr2Recipe)
+        if loss == "bce" and (unbounded or getattr(network, "output", None) == "linear"):
+            raise ValueError("fit.loss bce needs a network whose output is 0..1, as a sigmoid's; take mse")
+        if loss == "relative-mse" and isinstance(network, parts.Sr2Recipe | parts.StackedRecipe):
+            raise ValueError(
+                f"fit.loss relative-mse cannot compare with the input of {network.kind}; take mse"
+            )
+        return self
+
+
+def _alignment(network: parts.NetworkRecipe) -> int:
+    match network:
+        case parts.UNetRecipe():
+            return network.unshuffle << (len(network.widths) - 1)
+        case parts.ConvRecipe():
+            return 4
+        case parts.Sr2Recipe():
+            return 2
+    return 1
 
 
 def load_recipe(name_or_path: str) -> Recipe:
     """Read a recipe by the name of a file in `training/recipes`, or by path.
 
     Raises:
-        RecipeError: no such file, not TOML, an unknown key or an impossible value (each named).
+        RecipeError: no such file, not TOML, an unknown key or an impossible value (each named,
+            with what is allowed).
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":
@@ -105,11 +85,45 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise RecipeError(f"{path} is not a valid recipe:\n{wrong}") from None
 
 
+def changed(recipe: Recipe, **fit: Any) -> Recipe:
+    """The recipe with other values in its `fit` table.
+
+    Raises:
+        RecipeError: an impossible value, named.
+    """
+    spelled = recipe.model_dump(mode="json")
+    try:
+        return Recipe.model_validate({**spelled, "fit": {**spelled["fit"], **fit}})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RecipeError(f"{_where(first['loc'])}: {_what(first)}") from None
+
+
 def _where(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location) or "recipe"
 
 
 def _what(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
-        return "unknown key"
+        return f"unknown key; there are: {', '.join(_keys_beside(problem['loc']))}"
+    if problem["type"] == "unknown_kind":
+        return str(problem["msg"])
     return f"{problem['msg']} (got {problem['input']!r})"
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> Iterable[str]:
+    """The keys of the table in which the unknown one stands; pydantic names that by its kind."""
+    tables: dict[int | str, Iterable[str]] = {
+        "fit": parts.FitRecipe.model_fields,
+        "digits": parts.DigitsRecipe.model_fields,
+    }
+    for model in (*_below(Strict), *_below(Corruption)):
+        kinds = get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
+        tables.update(dict.fromkeys(kinds, model.model_fields))
+    return tables[location[-2]] if len(location) > 1 else Recipe.model_fields
+
+
+def _below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for each in model.__subclasses__():
+        yield each
+        yield from _below(each)

@@ -155,10 +155,11 @@ def test_these_are_no_references(reference: str) -> None:
 
 def test_everything_that_ships_is_whole() -> None:
     shipped = list(ModelStore(default_root()))
-    assert {stored.card.name for stored in shipped} == {"frames-balanced"}
+    assert "frames-balanced" in {stored.card.name for stored in shipped}
     for stored in shipped:
         stored.read_verified()
-        assert stored.card.metrics
+        assert stored.card.metrics or stored.card.figures
         assert stored.card.training_data[0].licence
         assert stored.card.macs_per_pixel <= 32_000
-        assert (stored.folder / "ATTRIBUTION.csv").is_file()
+        if "photographs" in stored.card.training_data[0].name:
+            assert (stored.folder / "ATTRIBUTION.csv").is_file()

@@ -183,9 +183,8 @@ def test_a_chunked_body_is_cut_off_at_the_limit(client: httpx.Client) -> None:
 
 def test_models_are_listed_with_their_cards(client: httpx.Client) -> None:
     models = client.get("/v1/models").json()["models"]
-    assert {card["name"] for card in models} == {"frames-balanced"}
     card = client.get("/v1/models/frames-balanced").json()
-    assert card == models[-1]
+    assert card == [each for each in models if each["name"] == "frames-balanced"][-1]
     assert card["inputs"][0]["shape"] == ["N", "H", "W", 3]
 
 

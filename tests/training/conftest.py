@@ -1,3 +1,6 @@
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +54,19 @@ def small() -> dict[str, Any]:
 @pytest.fixture
 def recipe(small: dict[str, Any]) -> Recipe:
     return Recipe.model_validate(small)
+
+
+@pytest.fixture
+def little_files() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which no file grows over 64 bytes, as on a disk that is full."""
+
+    @contextmanager
+    def limited() -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited

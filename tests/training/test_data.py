@@ -23,6 +23,7 @@ def test_unreadable_and_small_files_are_named_and_skipped(
         assert len(read_photos(photos, 32)) == 4
     assert "broken.png" in caplog.text
     assert "stamp.png: 20x20 is under 32" in caplog.text
+    assert f"skipped 2 of 6 files in {photos}" in caplog.text
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,13 +12,18 @@ import torch
 from click.testing import CliRunner
 
 from model_store import ModelStore
+from training.build import build_network
+from training.classic import Conv, Latent2, Sr2
 from training.cli import main
 from training.errors import DataError, ParityError
-from training.export import load_run
+from training.export import Measured, export_run, load_run, write_measurements
 from training.fit import fit
-from training.graph import check_parity, receptive_radius, to_onnx
+from training.graph import check_parity, export_part, receptive_radius, to_onnx
+from training.network import Network
 from training.networks import ResidualUNet
-from training.recipe import Recipe
+from training.recipe import Recipe, load_recipe
+from training.served import parts
+from training.subject import Subject
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +48,10 @@ def test_the_graph_keeps_the_contract(graph: bytes) -> None:
 
 
 def test_parity_is_checked_for_real(network: ResidualUNet, graph: bytes) -> None:
-    check_parity(network, graph)
+    check_parity(parts(network)[0], graph)
     torch.manual_seed(1)
     with pytest.raises(ParityError, match="more than 1 level"):
-        check_parity(ResidualUNet((8, 12, 16), (1, 1, 1), unshuffle=2).eval(), graph)
+        check_parity(parts(ResidualUNet((8, 12, 16), (1, 1, 1), unshuffle=2).eval())[0], graph)
 
 
 def test_the_receptive_radius_is_that_of_the_convolutions() -> None:
@@ -98,6 +106,49 @@ def test_from_fit_to_a_published_model(recipe: Recipe, photos: Path, tmp_path: P
     assert card.training["steps"] == recipe.fit.steps
     assert sum(each.share for each in card.corruption) == pytest.approx(1)
     assert json.loads((stored.folder / "card.json").read_text())["schema_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("network", "shapes"),
+    [
+        (Conv(1, (4, 6), 1), [(["N", "H", "W", 1], ["N", "H", "W", 1])]),
+        (Sr2(1, 4, 1), [(["N", "H", "W", 1], ["N", "H_times_2", "W_times_2", 1])]),
+        (
+            Latent2((1, 8, 8), (16,)),
+            [(["N", 8, 8, 1], ["N", 8, 8, 1]), (["N", 8, 8, 1], ["N", 2]), (["N", 2], ["N", 8, 8, 1])],
+        ),
+        (build_network(load_recipe("toy-spiral")), [(["N", 2], ["N", 2])]),
+    ],
+    ids=["conv", "sr2", "latent2", "spiral"],
+)
+def test_every_kind_of_network_is_exported_with_its_parts(
+    network: Network, shapes: list[tuple[list[int | str], list[int | str]]]
+) -> None:
+    found = []
+    for part in parts(network.eval()):
+        session = ort.InferenceSession(export_part(part), providers=["CPUExecutionProvider"])
+        found.append((session.get_inputs()[0].shape, session.get_outputs()[0].shape))
+        assert [each.name for each in session.get_inputs()] == [each.name for each in part.inputs]
+    assert found == shapes
+
+
+def test_a_full_disk_leaves_the_store_as_it_was(
+    small: dict[str, Any], tmp_path: Path, little_files: Callable[[], AbstractContextManager[None]]
+) -> None:
+    small.update(
+        network={"kind": "linear", "code": 1}, data={"kind": "spiral", "points": 200, "holdout": 100}
+    )
+    small["fit"].update(optimiser="adam", loss="mse", steps=3, batch=50)
+    fit(Recipe.model_validate(small), None, tmp_path / "run", workers=0)
+    subject = Subject.of_run(tmp_path / "run")
+    write_measurements(tmp_path / "metrics.json", subject.graph, Measured((), {}))
+    store = ModelStore(tmp_path / "store")
+    export_run(tmp_path / "run", store, tmp_path / "metrics.json", None)
+    with little_files(), pytest.raises(DataError, match=r"small/2 cannot be published .*intact"):
+        export_run(tmp_path / "run", store, tmp_path / "metrics.json", None)
+    assert store.versions("small") == [1]
+    assert [each.name for each in (tmp_path / "store" / "small").iterdir()] == ["1"]
+    store.resolve("small").read_verified()
 
 
 def test_a_run_without_checkpoint_is_named(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import onnx
 import onnx.reference
@@ -5,17 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from training.fit import build_network
+from training.build import build_network
+from training.classic import Conv, Latent2, Linear, Sr2, Stochastic
 from training.muon import hold_kernels_as_kernels, hold_kernels_as_matrices, muon_and_adamw
-from training.networks import (
-    ResidualUNet,
-    count_parameters,
-    denoise_uint8,
-    depth_to_space,
-    macs_per_pixel,
-    space_to_depth,
-)
-from training.recipe import load_recipe
+from training.network import Network, count_parameters
+from training.networks import ResidualUNet, denoise_uint8, depth_to_space, space_to_depth
+from training.recipe import RECIPES, load_recipe
+from training.served import parts
+from training.stacked import Stacked
 
 
 @pytest.fixture
@@ -35,15 +34,15 @@ def test_folding_is_onnx_space_to_depth_and_back(block: int) -> None:
 
 
 def test_frames_balanced_keeps_its_budget() -> None:
-    network = build_network(load_recipe("frames-balanced").network)
-    assert 31_000 < macs_per_pixel(network) <= 32_000
+    network = build_network(load_recipe("frames-balanced"))
+    assert 31_000 < parts(network)[0].macs_per_pixel <= 32_000
     assert count_parameters(network) < 900_000
 
 
 def test_macs_of_one_convolution_are_counted_by_hand() -> None:
     network = ResidualUNet((8,), (1,), unshuffle=2)
     convolutions = 12 * 8 * 9 + 2 * 8 * 8 * 9 + 8 * 12 * 9
-    assert macs_per_pixel(network) == convolutions / 4
+    assert parts(network)[0].macs_per_pixel == convolutions / 4
 
 
 def test_any_size_keeps_its_size_and_strength_scales_the_change(network: ResidualUNet) -> None:
@@ -78,3 +77,69 @@ def test_kernels_as_matrices_compute_the_same_and_come_back(network: ResidualUNe
 def test_twice_the_image_gives_twice_the_noise(network: ResidualUNet) -> None:
     image = torch.rand(1, 3, 32, 32)
     assert torch.allclose(network(2 * image), 2 * network(image), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [file.stem for file in RECIPES.glob("*.toml")])
+def test_every_recipe_has_a_network_that_keeps_its_shape_and_learns(name: str) -> None:
+    recipe = load_recipe(name)
+    network = build_network(recipe)
+    channels, height, width = recipe.data.shape
+    image = torch.rand(3, channels, height, width)
+    small = image[..., :: network.scale, :: network.scale]
+    assert network(small).shape == image.shape
+    if recipe.fit.loss == "bce":
+        assert 0 <= network(5 * small).min() <= network(5 * small).max() <= 1
+    for progress in (0.0, 0.99):
+        restored, target = network.training_pass(small, image, progress)
+        assert restored.shape == target.shape
+        torch.autograd.backward((restored - target).square().mean())
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+def test_mnist_dense_is_the_network_of_the_notebooks() -> None:
+    sizes = [784, 128, 64, 32, 64, 128, 784]
+    expected = sum(a * b + b for a, b in itertools.pairwise(sizes))
+    assert count_parameters(build_network(load_recipe("mnist-dense"))) == expected
+
+
+def test_tied_weights_are_one_matrix() -> None:
+    tied, untied = Linear((1, 4, 4), 3, tied=True), Linear((1, 4, 4), 3, tied=False)
+    assert count_parameters(tied) == 16 * 3 + 3 + 16
+    assert count_parameters(untied) == 2 * 16 * 3 + 3 + 16
+    image = torch.rand(2, 1, 4, 4)
+    code = image.flatten(1) @ tied.encoder.weight.T
+    assert torch.allclose(tied(image).flatten(1), code @ tied.encoder.weight, atol=1e-6)
+
+
+def test_only_training_draws_noise_in_the_code() -> None:
+    network, image = Stochastic((1, 4, 4), 8, noise=0.5), torch.rand(2, 1, 4, 4)
+    assert not torch.equal(network(image), network(image))
+    network.eval()
+    assert torch.equal(network(image), network(image))
+
+
+def test_latent2_is_its_encoder_and_its_decoder() -> None:
+    network, image = Latent2((1, 8, 8), (16,)), torch.rand(3, 1, 8, 8)
+    assert network.encode(image).shape == (3, 2)
+    assert torch.equal(network.decode(network.encode(image)), network(image))
+
+
+@pytest.mark.parametrize("network", [Conv(1, (4, 6), 1), Sr2(1, 4, 2)], ids=["conv", "sr2"])
+def test_convolutions_see_an_image_the_same_wherever_it_stands(network: Network) -> None:
+    image = torch.rand(1, 1, 64, 64)
+    shifted = image.roll(network.alignment, 3)
+    inside = slice(24 * network.scale, 40 * network.scale)
+    here = network(image)[..., inside, inside]
+    there = network(shifted).roll(-network.alignment * network.scale, 3)[..., inside, inside]
+    assert torch.allclose(here, there, atol=1e-5)
+
+
+def test_stacked_layers_are_trained_one_after_the_other() -> None:
+    network, image = Stacked((1, 4, 4), (8, 6), masked=0.25), torch.rand(5, 1, 4, 4)
+    trained = []
+    for progress in (0.1, 0.4, 0.9):
+        network.zero_grad()
+        restored, target = network.training_pass(image, image, progress)
+        torch.autograd.backward((restored - target).square().mean())
+        trained.append([each.weight.grad is not None for each in (*network.encoders, *network.decoders)])
+    assert trained == [[True, False, True, False], [False, True, False, True], [True] * 4]

@@ -1,0 +1,31 @@
+"""Toy data on a one-dimensional manifold of the plane (after Alain & Bengio 2014, figure 5)."""
+
+import math
+
+import numpy as np
+
+from training.corruption import Image
+
+
+def points(count: int, turns: float, rng: np.random.Generator) -> Image:
+    """Points of an Archimedean spiral in the unit square, even along its length.
+
+    Args:
+        turns: how often it goes around its centre (0.5, 0.5), from radius 0.08 out to 0.42.
+
+    Returns:
+        float32 `[count, 2]`, x and y of 0..1.
+    """
+    inner, outer = 0.08, 0.42
+    # Even in length is even in the square of the radius, near enough once r >> dr/dangle.
+    radius = np.sqrt(rng.uniform(inner**2, outer**2, count))
+    angle = 2 * math.pi * turns * (radius - inner) / (outer - inner)
+    return np.stack([0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)], axis=1).astype(np.float32)
+
+
+def distance(found: Image, turns: float) -> Image:
+    """How far each point `[n, 2]` is from the curve, float32 `[n]`."""
+    radius = np.linspace(0.08, 0.42, 4000)
+    angle = 2 * math.pi * turns * (radius - 0.08) / 0.34
+    curve = np.stack([0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)], axis=1)
+    return np.array([np.hypot(*(curve - each).T).min() for each in found], np.float32)
