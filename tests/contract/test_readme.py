@@ -1,4 +1,4 @@
-"""What the README promises: its shell blocks run, its settings table is the code's."""
+"""What the README promises: its shell blocks run."""
 
 import os
 import re
@@ -12,7 +12,6 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from service.settings import Settings
 from tests.conftest import ROOT, free_port, wait_until_ready
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -75,10 +74,3 @@ def test_every_shell_block_runs_in_order(checkout: Path) -> None:
             assert done.returncode == 0, f"{block}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     with Image.open(checkout / "clean.jpg") as image:
         assert image.format == "JPEG"
-
-
-def test_the_settings_table_is_that_of_the_code() -> None:
-    rows = dict(re.findall(r"^\| `QUIETFRAME_([A-Z_]+)` \| (.*) \|$", README, re.MULTILINE))
-    assert {name.lower() for name in rows} == set(Settings.model_fields)
-    for name, field in Settings.model_fields.items():
-        assert rows[name.upper()].endswith(str(field.description)), name
