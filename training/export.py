@@ -65,7 +65,9 @@ class Measured:
     figures: dict[str, float]
 
 
-def export_run(run: Path, store: ModelStore, measurements: Path, photos: Path | None) -> list[StoredModel]:
+def export_run(
+    run: Path, store: ModelStore, measurements: Path | None, photos: Path | None
+) -> list[StoredModel]:
     """Publish the last checkpoint of a run as the next version of its recipe's model.
 
     An autoencoder with a useful code also becomes the models `<name>-encoder` and `<name>-decoder`.
@@ -73,7 +75,8 @@ def export_run(run: Path, store: ModelStore, measurements: Path, photos: Path | 
     Args:
         run: folder that `fit` wrote.
         store: where to publish.
-        measurements: what `evaluate` wrote for this run, for the card's table.
+        measurements: what `evaluate` wrote for this run, for the card's table; None leaves it empty, as
+            where there are no clean images to measure on.
         photos: the training folder, if there was one; its ATTRIBUTION.csv, if any, goes along.
 
     Returns:
@@ -86,7 +89,7 @@ def export_run(run: Path, store: ModelStore, measurements: Path, photos: Path | 
     """
     recipe, network, effort = load_run(run)
     whole, *halves = [(part, export_part(part)) for part in parts(network)]
-    measured = read_measurements(measurements, whole[1])
+    measured = read_measurements(measurements, whole[1]) if measurements else Measured((), {})
     data = describe_data(recipe, photos, effort.photographs)
     attribution = photos / ATTRIBUTION if photos else None
     attachments = {ATTRIBUTION: attribution.read_bytes()} if attribution and attribution.exists() else {}

@@ -5,22 +5,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
+from onnx import numpy_helper
 
+from model_store import ModelStore, default_root
+from training.build import build_network
 from training.data import read_photos
 from training.errors import DataError, NotBetterError
 from training.export import load_run
 from training.fit import Denoiser
 from training.networks import ResidualUNet
-from training.recipe import Recipe
+from training.recipe import Recipe, load_recipe
 from training.self_supervised import Outcome, Tuning, fine_tune
 
 NAME = "own-camera"
+BASE = "frames-balanced"
+
+_Base = tuple[Recipe, ResidualUNet, list[dict[str, Any]]]
 
 
 def adapt(
     frames: Path,
-    begin_with: Path,
+    begin_with: Path | None,
     run: Path,
     tuning: Tuning | None = None,
     each_step: Callable[[int, float], None] = lambda step, loss: None,
@@ -30,7 +37,7 @@ def adapt(
     Args:
         frames: folder of noisy frames of one camera, straight from it; files that cannot be read or
             are smaller than a patch are named in the log and skipped.
-        begin_with: a run of the production network.
+        begin_with: a run of the production network; None is the published one.
         run: where last.ckpt is written, if the network is better than before.
 
     Raises:
@@ -41,9 +48,7 @@ def adapt(
     last = run / "last.ckpt"
     if last.exists():
         raise DataError(f"{last} exists already; give another --run")
-    base, network, _ = load_run(begin_with)
-    if not isinstance(network, ResidualUNet):
-        raise DataError(f"{begin_with} holds a {base.network.kind}; a run of kind unet can be adapted")
+    base, network, earlier = _of_run(begin_with) if begin_with else _published()
     photos = read_photos(frames, tuning.patch)
     begun = time.monotonic()
     outcome = fine_tune(network, photos, tuning, each_step)
@@ -57,7 +62,7 @@ def adapt(
     model.network.load_state_dict(outcome.network.state_dict())
     model.photographs, model.steps_done = len(photos), tuning.steps
     model.seconds_done = time.monotonic() - begun
-    model.earlier = _history(torch.load(begin_with / "last.ckpt", map_location="cpu", weights_only=True))
+    model.earlier = earlier
     _write(last, model)
     return outcome
 
@@ -76,10 +81,30 @@ def _recipe(base: Recipe, tuning: Tuning, frames: int) -> Recipe:
     return base.model_copy(update=change)
 
 
-def _history(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
-    trained = {key: checkpoint["recipe"][key] for key in ("fit", "corruption", "data")}
-    minutes = round(checkpoint["seconds_done"] / 60, 1)
-    return [*checkpoint["earlier"], {**trained, "steps": checkpoint["steps_done"], "minutes": minutes}]
+def _of_run(run: Path) -> _Base:
+    recipe, network, effort = load_run(run)
+    if not isinstance(network, ResidualUNet):
+        raise DataError(f"{run} holds a {recipe.network.kind}; a run of kind unet can be adapted")
+    trained = recipe.model_dump(mode="json", include={"fit", "corruption", "data"})
+    return recipe, network, [*effort.earlier, {**trained, "steps": effort.steps, "minutes": effort.minutes}]
+
+
+def _published() -> _Base:
+    """The newest published model; its weights have their names in the graph."""
+    stored = ModelStore(default_root()).resolve(BASE)
+    recipe = load_recipe(BASE)
+    network = build_network(recipe)
+    assert isinstance(network, ResidualUNet)
+    graph = onnx.load_from_string(stored.read_verified()).graph
+    named = {each.name.rpartition("/network.")[2]: each for each in graph.initializer}
+    try:
+        weights = {name: torch.tensor(numpy_helper.to_array(named[name])) for name in network.state_dict()}
+        network.load_state_dict(weights)
+    except (KeyError, RuntimeError):
+        raise DataError(
+            f"{stored.card.label} is not of the network that {BASE}.toml describes; give --begin-with a run"
+        ) from None
+    return recipe, network.eval(), [{"model": stored.card.label, "sha256": stored.card.sha256}]
 
 
 def _write(path: Path, model: Denoiser) -> None:
