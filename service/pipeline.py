@@ -29,6 +29,7 @@ from service.errors import (
     StartError,
     UnknownModelError,
 )
+from service.fitting import fitted, luma
 from service.settings import ImageFormat, Settings
 from service.tiling import Tile
 from service.tracing import trace_stages
@@ -283,14 +284,7 @@ def _decode(source: _Source, card: ModelCard) -> tuple[Picture, Pixels]:
     picture = source.decode()
     if not card.takes_image:
         return picture, picture.pixels
-    frame = _for_model(picture.pixels, card)
-    wanted = card.inputs[0].shape[1:]
-    if any(isinstance(want, int) and want != side for want, side in zip(wanted, frame.shape, strict=True)):
-        raise BadImageError(
-            f"Model {card.label} takes images of {wanted[1]}x{wanted[0]} pixels, not"
-            f" {frame.shape[1]}x{frame.shape[0]}; resize it, or choose another model"
-        )
-    return picture, frame
+    return picture, fitted(picture.pixels, card)
 
 
 def _encode(
@@ -304,24 +298,10 @@ def _encode(
     height, width, channels = picture.pixels.shape
     pixels = tiling.join(tiles, [each.pixels for each in ran], height, width, card.scale)
     if channels == 1 and pixels.shape[2] == 3:
-        pixels = _luma(pixels)
+        pixels = luma(pixels)
     if format == "raw":
         return pixels, b""
     alpha = picture.alpha
     if alpha is not None and card.scale > 1:
         alpha = alpha.repeat(card.scale, axis=0).repeat(card.scale, axis=1)
     return pixels, codec.encode(Picture(pixels, alpha), format, quality)
-
-
-def _for_model(pixels: Pixels, card: ModelCard) -> Pixels:
-    channels = 3 if card.colour == "rgb" else 1
-    if pixels.shape[2] == channels:
-        return pixels
-    return np.repeat(pixels, 3, axis=2) if channels == 3 else _luma(pixels)
-
-
-def _luma(pixels: Pixels) -> Pixels:
-    """ITU-R BT.601 luma of `[H, W, 3]` as `[H, W, 1]`; equal channels stay what they are."""
-    wide = pixels.astype(np.uint32)
-    luma = (wide[..., :1] * 19595 + wide[..., 1:2] * 38470 + wide[..., 2:] * 7471 + 32768) >> 16
-    return luma.astype(np.uint8)

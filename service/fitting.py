@@ -1,0 +1,32 @@
+"""A picture as a model takes it: its channels, its size."""
+
+import numpy as np
+
+from model_store import ModelCard
+from service.codec import Pixels
+from service.errors import BadImageError
+
+
+def fitted(pixels: Pixels, card: ModelCard) -> Pixels:
+    """uint8 `[H, W, 3 or 1]` with the channels of the model.
+
+    Raises:
+        BadImageError: the model takes images of another size only.
+    """
+    height, width, channels = card.inputs[0].shape[1:]
+    sides = zip((height, width), pixels.shape, strict=False)
+    if any(isinstance(wanted, int) and wanted != side for wanted, side in sides):
+        raise BadImageError(
+            f"Model {card.label} takes images of {width}x{height} pixels, not"
+            f" {pixels.shape[1]}x{pixels.shape[0]}; resize it, or choose another model"
+        )
+    if pixels.shape[2] == channels:
+        return pixels
+    return np.repeat(pixels, 3, axis=2) if channels == 3 else luma(pixels)
+
+
+def luma(pixels: Pixels) -> Pixels:
+    """ITU-R BT.601 luma of `[H, W, 3]` as `[H, W, 1]`; equal channels stay what they are."""
+    wide = pixels.astype(np.uint32)
+    levels = (wide[..., :1] * 19595 + wide[..., 1:2] * 38470 + wide[..., 2:] * 7471 + 32768) >> 16
+    return levels.astype(np.uint8)
