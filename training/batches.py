@@ -144,9 +144,8 @@ class Arrays(Dataset[Batch]):
             self._order = epoch, rng.permutation(len(self.samples))
         chosen = self._order[1][place * self.batch : (place + 1) * self.batch]
         clean = _as_float(self.samples[chosen])
-        noisy = corrupt(
-            self.corruption, shrunk(clean, self.scale), np.random.default_rng((self.seed, 1, index))
-        )
+        rng = np.random.default_rng((self.seed, 1, index))
+        noisy = self.corruption.apply_batch(shrunk(clean, self.scale), rng)
         if self.eight_bits:
             noisy = to_float(to_uint8(noisy))
         mine = slice(self.share.rank, None, self.share.world)
@@ -155,11 +154,6 @@ class Arrays(Dataset[Batch]):
 
 def _as_float(samples: Photo | Image) -> Image:
     return to_float(cast(Photo, samples)) if samples.dtype == np.uint8 else cast(Image, samples)
-
-
-def corrupt(corruption: Corruption, clean: Image, rng: np.random.Generator) -> Image:
-    """Draw x~ for each image of `[n, H, W, C]`, every one with levels of its own."""
-    return np.stack([corruption.apply(image, rng) for image in clean])
 
 
 def shrunk(images: Image, scale: int) -> Image:

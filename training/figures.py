@@ -7,7 +7,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from training import digits, spiral
-from training.batches import corrupt, to_planes
+from training.batches import to_planes
 from training.classic import Latent2
 from training.classifier import accuracy_of_seeds, to_float_planes
 from training.corruption import Corruption, Image, Mixture, to_float, to_uint8
@@ -49,7 +49,7 @@ def figures_of(recipe: Recipe, network: Network, data: Path | None) -> dict[str,
 def noisy_images(recipe: Recipe, clean: Image, seed: int) -> Image:
     """What the recipe's corruption makes of `[n, H, W, C]`, in 8 bits where the recipe says so."""
     corruption: Corruption = Mixture(of=recipe.corruption)
-    noisy = corrupt(corruption, clean, np.random.default_rng(seed))
+    noisy = corruption.apply_batch(clean, np.random.default_rng(seed))
     return to_float(to_uint8(noisy)) if getattr(recipe.data, "eight_bits", True) else noisy
 
 
