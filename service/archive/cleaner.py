@@ -77,6 +77,10 @@ class Cleaner:
             told.seconds = time.monotonic() - begun
             yield {"told": json.dumps(asdict(told))}
 
+    def close(self) -> None:
+        """Ray ends the process instead."""
+        self._runner.close()
+
     def _clean(self, names: list[str], again: bool) -> Iterator[Told]:
         if self._trouble:
             yield Told(trouble=self._trouble)
