@@ -102,7 +102,7 @@ def _published() -> _Base:
         network.load_state_dict(weights)
     except (KeyError, RuntimeError):
         raise DataError(
-            f"{stored.card.label} is not of the network that {BASE}.toml describes; give --begin-with a run"
+            f"{stored.card.label} has another network than {BASE}.toml now describes; train one and give it with --begin-with"
         ) from None
     return recipe, network.eval(), [{"model": stored.card.label, "sha256": stored.card.sha256}]
 
