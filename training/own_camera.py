@@ -96,13 +96,16 @@ def _published() -> _Base:
     network = build_network(recipe)
     assert isinstance(network, ResidualUNet)
     graph = onnx.load_from_string(stored.read_verified()).graph
-    named = {each.name.rpartition("/network.")[2]: each for each in graph.initializer}
+    named = {
+        each.name.rpartition("/network.")[2]: each for each in graph.initializer if "/network." in each.name
+    }
     try:
-        weights = {name: torch.tensor(numpy_helper.to_array(named[name])) for name in network.state_dict()}
+        weights = {name: torch.tensor(numpy_helper.to_array(each)) for name, each in named.items()}
         network.load_state_dict(weights)
-    except (KeyError, RuntimeError):
+    except RuntimeError:
         raise DataError(
-            f"{stored.card.label} has another network than {BASE}.toml now describes; train one and give it with --begin-with"
+            f"{stored.card.label} has another network than {BASE}.toml now describes;"
+            " train one and give it with --begin-with"
         ) from None
     return recipe, network.eval(), [{"model": stored.card.label, "sha256": stored.card.sha256}]
 
