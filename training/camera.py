@@ -7,13 +7,14 @@ al. 2009), and the image with it goes through gamma and tone curve. So the clean
 sharp as the photograph, and no stage has to be inverted but the curves.
 """
 
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import cv2
 import numpy as np
 from pydantic import Field
 
-from training.bayer import bilinear, malvar
+from training.bayer import Demosaic, bilinear, malvar
 from training.errors import DataError
 from training.pixels import Image, srgb_to_linear
 from training.process import Corruption, Deviation, Factor, Fraction, Gain, Photons, ReadNoise, log_uniform
@@ -29,6 +30,9 @@ class Camera(Corruption):
     For a channel of white-balance gain g and linear light y:
     y~ = y + grain * sqrt(g y / photons + (g read / photons)^2), then mixed between the channels,
     then gamma and tone curve. `grain` is white noise of deviation 1 with the camera's filters on it.
+    To it comes what a sensor repeats: rows and columns of which each has an offset of its own, as
+    their amplifiers differ (Wei et al. 2020, "A Physics-based Noise Formation Model for Extreme
+    Low-light Raw Denoising", section 3.1), and hot pixels, bright whatever they see.
     An image of one channel is that of a monochrome sensor: no mosaic, no gains, no colour matrix.
 
     Args:
@@ -40,6 +44,9 @@ class Camera(Corruption):
         shrink: the frame is read at this multiple of its size and shrunk.
         blur: deviation of the Gaussian the camera smooths with, pixels.
         sharpen: share of what a Gaussian of deviation 1 takes away that is added again.
+        rows: deviation of the offsets of the rows, electrons; banding.
+        columns: the same of the columns; fixed pattern.
+        hot: share of the sensor's pixels that show a level of their own, anywhere up to white.
         colour: saturation of the colour matrix: 0 leaves the channels, 1 takes half of each
             channel's noise away from each of the others.
         contrast: share of the S-shaped tone curve 3x^2 - 2x^3 (Brooks et al. 2019, section 3.1).
@@ -56,6 +63,9 @@ class Camera(Corruption):
     sharpen: Fraction = (0.0, 0.5)
     colour: Fraction = (0.0, 0.5)
     contrast: Fraction = (0.0, 1.0)
+    rows: ReadNoise = (0.0, 0.0)
+    columns: ReadNoise = (0.0, 0.0)
+    hot: Fraction = (0.0, 0.0)
 
     def apply(self, clean: Image, rng: np.random.Generator) -> Image:
         channels = clean.shape[2]
@@ -68,24 +78,58 @@ class Camera(Corruption):
         curve = _tone_curve(rng.uniform(*self.contrast))
         linear = _look_up(np.clip(clean, 0, 1), np.interp(_CURVE, curve, _LINEAR).astype(np.float32))
         deviation = np.sqrt(gain * linear / np.float32(photons) + (gain * np.float32(read)) ** 2)
-        noise = self._grain(clean.shape, rng) * deviation
+        processing = self._processing(clean.shape, rng)
+        grain = processing.apply(rng.standard_normal(processing.sensor, np.float32))
+        noise = grain * deviation
+        if self.rows[1] or self.columns[1] or self.hot[1]:
+            noise += gain * processing.apply(self._defects(processing.sensor, photons, rng))
         if channels == 3:
             noise = noise @ _colour_matrix(rng.uniform(*self.colour))
         # The root spreads the dark end, where the curve is steep, over the table.
         root = np.sqrt(np.clip(linear + noise, 0, 1))
         return _look_up(root, np.interp(_CURVE, _ROOT, curve).astype(np.float32))
 
-    def _grain(self, shape: tuple[int, ...], rng: np.random.Generator) -> Image:
+    def _processing(self, shape: tuple[int, ...], rng: np.random.Generator) -> "_Processing":
         height, width, channels = shape
         shrink = rng.uniform(*self.shrink)
-        grain = rng.standard_normal((round(height * shrink), round(width * shrink), channels), np.float32)
-        if rng.random() < self.demosaic and channels == 3:
-            grain = malvar(grain) if rng.random() < self.malvar else bilinear(grain)
-        if grain.shape != shape:
-            smaller = cv2.resize(grain, (width, height), interpolation=cv2.INTER_AREA)
-            grain = cast(Image, smaller.reshape(shape))  # OpenCV drops the axis of a single channel
-        grain = _blurred(grain, rng.uniform(*self.blur))
-        return grain + np.float32(rng.uniform(*self.sharpen)) * (grain - _blurred(grain, 1))
+        mosaic = rng.random() < self.demosaic and channels == 3
+        better = rng.random() < self.malvar
+        return _Processing(
+            sensor=(round(height * shrink), round(width * shrink), channels),
+            shape=shape,
+            demosaic=(malvar if better else bilinear) if mosaic else None,
+            blur=rng.uniform(*self.blur),
+            sharpen=rng.uniform(*self.sharpen),
+        )
+
+    def _defects(self, sensor: tuple[int, int, int], photons: float, rng: np.random.Generator) -> Image:
+        """Linear light that each pixel of the sensor shows besides its own."""
+        height, width, _ = sensor
+        rows = rng.normal(0, rng.uniform(*self.rows) / photons, (height, 1, 1))
+        columns = rng.normal(0, rng.uniform(*self.columns) / photons, (1, width, 1))
+        hot = rng.random(sensor, np.float32) < rng.uniform(*self.hot)
+        return np.asarray(rows + columns + hot * rng.random(sensor, np.float32), np.float32)
+
+
+@dataclass(frozen=True)
+class _Processing:
+    """What one camera does to its sensor's noise, `[H, W, C]` of `sensor` in, of `shape` out."""
+
+    sensor: tuple[int, int, int]
+    shape: tuple[int, ...]
+    demosaic: Demosaic | None
+    blur: float
+    sharpen: float
+
+    def apply(self, noise: Image) -> Image:
+        if self.demosaic:
+            noise = self.demosaic(noise)
+        if noise.shape != self.shape:
+            height, width, _ = self.shape
+            smaller = cv2.resize(noise, (width, height), interpolation=cv2.INTER_AREA)
+            noise = cast(Image, smaller.reshape(self.shape))  # OpenCV drops the axis of a single channel
+        noise = _blurred(noise, self.blur)
+        return noise + np.float32(self.sharpen) * (noise - _blurred(noise, 1))
 
 
 def _look_up(values: Image, table: Image) -> Image:
@@ -105,9 +149,9 @@ def _colour_matrix(saturation: float) -> Image:
     return np.asarray((1 + saturation) * np.eye(3) - saturation / 2 * (1 - np.eye(3)), np.float32)
 
 
-def _blurred(grain: Image, deviation: float) -> Image:
+def _blurred(noise: Image, deviation: float) -> Image:
     """Gaussian smoothing; hardly anything below a fifth of a pixel, so nothing there."""
     if deviation < 0.2:
-        return grain
-    smooth = cv2.GaussianBlur(grain, (0, 0), deviation, borderType=cv2.BORDER_REFLECT_101)
-    return cast(Image, smooth.reshape(grain.shape))
+        return noise
+    smooth = cv2.GaussianBlur(noise, (0, 0), deviation, borderType=cv2.BORDER_REFLECT_101)
+    return cast(Image, smooth.reshape(noise.shape))

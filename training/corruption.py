@@ -4,9 +4,9 @@ Every corruption is a small typed description (so a recipe can spell it in TOML)
 `apply(clean, rng)` for one image and `apply_batch(clean, rng)` for many of one size. Images are
 float32 `[H, W, C]`, batches `[N, H, W, C]`, sRGB, 0..1, of 3 channels or of 1 (gray). The result is
 not clipped or rounded unless the process itself does so: `to_uint8` does that, once, where pixels
-are stored. A process that is only defined for light (poisson, low-light, camera, jpeg) first clips to 0..1.
-A level is drawn from its range for each image, uniformly (numbers of photons log-uniformly, as their
-effect goes with the square root); `25` is short for `[25, 25]`.
+are stored. A process that is only defined for light (poisson, low-light, camera, jpeg, h264) first
+clips to 0..1. A level is drawn from its range for each image, uniformly (numbers of photons
+log-uniformly, as their effect goes with the square root); `25` is short for `[25, 25]`.
 What papers write as gaussian(0.5) + clip is a sequence of `Gaussian(sigma=127.5)` and `Clip()`.
 All randomness comes from `rng`, so equal seeds give equal images.
 """
@@ -20,6 +20,7 @@ from pydantic import Field
 
 from training.camera import Camera
 from training.errors import DataError
+from training.h264 import H264
 from training.low_light import LowLight
 from training.pixels import Image, Photo, linear_to_srgb, srgb_to_linear, to_float, to_uint8
 from training.process import (
@@ -36,6 +37,7 @@ from training.process import (
 )
 
 __all__ = [
+    "H264",
     "AnyCorruption",
     "Camera",
     "Clip",
@@ -192,6 +194,7 @@ AnyCorruption = Annotated[
     | LowLight
     | Camera
     | Jpeg
+    | H264
     | Clip
     | Sequence
     | Mixture,

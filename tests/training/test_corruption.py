@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from training.bayer import Demosaic, bilinear, malvar
 from training.corruption import (
+    H264,
     AnyCorruption,
     Camera,
     Clip,
@@ -39,7 +41,9 @@ EVERY: list[Corruption] = [
     Poisson(peak=(10, 100)),
     LowLight(photons=(50, 100)),
     Camera(photons=(50, 100)),
+    Camera(photons=(50, 100), rows=(2, 2), columns=(2, 2), hot=(0.01, 0.01)),
     Jpeg(quality=(10, 90)),
+    H264(crf=(20, 40)),
     Sequence(steps=(Gaussian(sigma=(10, 10)), Jpeg(quality=(50, 50)))),
     Mixture(of=(Gaussian(sigma=(10, 10)), Masking(amount=(0.5, 0.5)))),
 ]
@@ -139,7 +143,8 @@ def test_a_sequence_clips_where_it_says_so() -> None:
 
 
 def test_a_process_of_light_refuses_channels_it_has_no_meaning_for() -> None:
-    for corruption in (Jpeg(quality=(50, 50)), LowLight(photons=(50, 50)), Camera(photons=(50, 50))):
+    light = (Jpeg(quality=(50, 50)), H264(crf=(30, 30)), LowLight(photons=(50, 50)), Camera(photons=(50, 50)))
+    for corruption in light:
         with pytest.raises(DataError, match="1 or 3 channels, not of 4"):
             drawn(corruption, np.zeros((8, 8, 4), np.float32))
 
@@ -172,10 +177,18 @@ def test_srgb_curve_is_inverted_and_keeps_noise_around_black() -> None:
     assert linear_to_srgb(-levels).tolist() == (-linear_to_srgb(levels)).tolist()
 
 
-def test_jpeg_worsens_with_lower_quality() -> None:
-    textured = np.random.default_rng(0).random((64, 64, 3), np.float32)
-    errors = [np.square(drawn(Jpeg(quality=(q, q)), textured) - textured).mean() for q in (90, 50, 10)]
-    assert errors[0] < errors[1] < errors[2]
+@pytest.mark.parametrize("channels", [1, 3])
+def test_compression_worsens_by_its_level(channels: int) -> None:
+    rough = np.random.default_rng(0).random((8, 9, 1), np.float32).repeat(channels, 2)
+    odd = cv2.resize(rough, (67, 63), interpolation=cv2.INTER_CUBIC).reshape(63, 67, channels).clip(0, 1)
+    harder: list[list[Corruption]] = [
+        [Jpeg(quality=(q, q)) for q in (90, 50, 10)],
+        [H264(crf=(crf, crf)) for crf in (10, 30, 50)],
+    ]
+    for steps in harder:
+        errors = [np.square(drawn(step, odd) - odd).mean() for step in steps]
+        assert errors[0] < errors[1] < errors[2]
+        assert errors[0] < 0.02**2
 
 
 def test_mixture_draws_by_weight() -> None:
@@ -243,6 +256,23 @@ def test_a_camera_without_processing_is_its_sensor() -> None:
 def test_processing_joins_neighbours(stage: dict[str, float]) -> None:
     camera = Camera.model_validate({"photons": 1000, "contrast": 0, **BARE, **stage})
     assert neighbours(drawn(camera) - GREY) > 0.05
+
+
+def test_rows_and_columns_have_offsets_of_their_own() -> None:
+    for stage, axis in (("rows", 1), ("columns", 0)):
+        camera = Camera.model_validate({"photons": 1000, "contrast": 0, **BARE, stage: 50})
+        found = srgb_to_linear(drawn(camera))[..., 0]
+        assert abs(found.mean(axis).std() / (50 / 1000) - 1) < 0.2
+        assert found.mean(1 - axis).std() < 0.01
+
+
+@pytest.mark.parametrize("demosaic", [0, 1])
+def test_hot_pixels_are_as_many_as_told_and_spread_by_the_mosaic(demosaic: float) -> None:
+    dark = np.zeros((400, 400, 3), np.float32)
+    stage = {"hot": 0.01, "demosaic": demosaic, "malvar": 0}
+    camera = Camera.model_validate({"photons": 1e6, "contrast": 0, **BARE, **stage})
+    shown = (drawn(camera, dark) > 0.02).any(2).mean()
+    assert 0.02 < shown < 0.12 if demosaic else abs(shown - 0.03) < 0.004
 
 
 def test_a_better_demosaicing_gives_all_channels_the_same_grain() -> None:
