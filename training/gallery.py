@@ -9,6 +9,7 @@ import skimage.data
 from PIL import Image, ImageDraw, ImageFont
 
 from training.corruption import (
+    H264,
     Camera,
     Corruption,
     Gaussian,
@@ -37,6 +38,14 @@ GALLERY: dict[str, tuple[Callable[[float], Corruption], tuple[float, ...]]] = {
         lambda level: Camera(photons=(level, level), demosaic=1.0),
         (1500, 500, 150, 50, 15),
     ),
+    "rows and columns, {:g} electrons": (
+        lambda level: Camera(photons=(100, 100), demosaic=1.0, rows=(level, level), columns=(level, level)),
+        (0.2, 0.5, 1, 2, 4),
+    ),
+    "hot pixels, {:.1%}": (
+        lambda level: Camera(photons=(1000, 1000), demosaic=1.0, hot=(level, level)),
+        (0.001, 0.003, 0.01, 0.03, 0.1),
+    ),
     "salt and pepper, {:.0%}": (
         lambda level: SaltAndPepper(amount=(level, level)),
         (0.02, 0.05, 0.1, 0.2, 0.4),
@@ -51,6 +60,7 @@ GALLERY: dict[str, tuple[Callable[[float], Corruption], tuple[float, ...]]] = {
         (0.1, 0.25, 0.5, 0.75, 0.9),
     ),
     "jpeg, quality {:g}": (lambda level: Jpeg(quality=(level, level)), (50, 25, 12, 6, 2)),
+    "h264, crf {:g}": (lambda level: H264(crf=(level, level)), (23, 30, 37, 44, 51)),
     "gaussian + jpeg, sigma {:g}": (
         lambda level: Sequence(steps=(Gaussian(sigma=(level, level)), Jpeg(quality=(25, 25)))),
         (15, 30, 60, 127.5, 255),
