@@ -315,6 +315,7 @@ def _check_model(settings: Settings) -> None:
         settings.default_model,
         settings.device,
         settings.threads_per_worker,
+        precision=settings.precision,
     )
 
 

@@ -92,7 +92,9 @@ class Pipeline:
         self._limits = codec.Limits(settings.formats, settings.max_pixels, settings.max_side)
         threads = settings.threads_per_worker
         lanes = settings.lanes_per_worker
-        self.engines = Engines(self.store, settings.default_model, settings.device, threads, lanes)
+        self.engines = Engines(
+            self.store, settings.default_model, settings.device, threads, lanes, settings.precision
+        )
         self.admission = Admission(
             settings.max_buffered_bytes,
             settings.max_queue_requests,
