@@ -34,7 +34,7 @@ from training.peers import OnnxDenoiser
 _FINEST = tuple(f"network/network.{part}." for part in ("head", "tail", "encoder.0", "decoder.0", "down.0"))
 _TURNS, _SIDE = 3, 192  # patches of each corruption, pixels
 _FRAME = (360, 640)
-_ROUNDS = 9
+_ROUNDS = 7
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def test_strength_goes_from_nothing_to_all(client: httpx.Client, noisy: Pixels) 
     assert np.abs(between - half).mean() < 1
 
 
-@pytest.mark.parametrize("sigma", [0, 10, 25, 50])
+@pytest.mark.parametrize("sigma", [0, 25])
 def test_the_noise_of_an_image_is_reported(client: httpx.Client, photo: Pixels, sigma: float) -> None:
     noise = np.random.default_rng(1).normal(0, sigma, photo.shape)
     noisy = np.clip(np.rint(photo + noise), 0, 255).astype(np.uint8)
