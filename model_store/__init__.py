@@ -1,6 +1,16 @@
 """The pantry: versioned models, the only thing that training and service share."""
 
-from model_store.card import CARD_SCHEMA, Corruption, Metric, ModelCard, Task, Tensor, TrainingData
+from model_store.card import (
+    CARD_SCHEMA,
+    Corruption,
+    Metric,
+    ModelCard,
+    Precision,
+    Task,
+    Tensor,
+    TrainingData,
+    Variant,
+)
 from model_store.errors import (
     CorruptModelError,
     InvalidNameError,
@@ -8,7 +18,7 @@ from model_store.errors import (
     StoreError,
     VersionExistsError,
 )
-from model_store.store import ModelStore, StoredModel, default_root, parse_reference
+from model_store.store import ModelStore, StoredModel, default_root, model_file, parse_reference
 
 __all__ = [
     "CARD_SCHEMA",
@@ -19,12 +29,15 @@ __all__ = [
     "ModelCard",
     "ModelNotFoundError",
     "ModelStore",
+    "Precision",
     "StoreError",
     "StoredModel",
     "Task",
     "Tensor",
     "TrainingData",
+    "Variant",
     "VersionExistsError",
     "default_root",
+    "model_file",
     "parse_reference",
 ]

@@ -22,6 +22,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
+Precision = Literal["fp32", "int8"]
 # Points are no image: the plane of the toy data, not a picture.
 Task = Literal["denoise", "denoise-points", "super-resolution", "encode", "decode"]
 
@@ -47,7 +48,12 @@ class TrainingData(_Strict):
 
 
 class Corruption(_Strict):
-    """One corruption the model was trained to undo, its share (0..1) and its level ranges."""
+    """One corruption the model was trained to undo, its share (0..1) and the ranges of its levels.
+
+    The range of a level is [lowest, highest], in the unit of its name: `sigma` in levels of 255,
+    `amount` a share of the pixels (0..1), `quality` that of JPEG, `photons` and `peak` photons at white,
+    `read` electrons. The levels of a `sequence` are those of its `steps`.
+    """
 
     kind: Text
     share: Annotated[float, Field(gt=0, le=1)]
@@ -69,10 +75,26 @@ class Metric(_Strict):
     ssim_restored: float
 
 
+class Variant(_Strict):
+    """The same network in another precision: a further file of the version, with its own hash.
+
+    `psnr_loss` is in dB against model.onnx, by data set and corruption; `speed_ratio` how many times as
+    fast it is, on the machine named in `measured_on`.
+    """
+
+    precision: Literal["int8"]
+    sha256: Sha256
+    psnr_loss: dict[str, float]
+    speed_ratio: float
+    measured_on: Text
+
+
 class ModelCard(_Strict):
     """Everything known about one published version.
 
-    `figures` are measurements that are no row of `metrics`, by name and unit.
+    `corruption` is what it was trained on: beyond those ranges it has not learned to denoise. `figures`
+    are measurements that are no row of `metrics`, by name and unit. `sha256` is that of model.onnx,
+    which is float32.
     """
 
     schema_version: Literal[1] = CARD_SCHEMA
@@ -99,8 +121,14 @@ class ModelCard(_Strict):
     libraries: dict[str, str]
     metrics: tuple[Metric, ...]
     figures: dict[str, float] = {}
+    variants: tuple[Variant, ...] = ()
     limits: tuple[Text, ...]
     created: datetime
+
+    @property
+    def hashes(self) -> dict[Precision, str]:
+        """The sha256 of the file of each precision."""
+        return {"fp32": self.sha256, **{each.precision: each.sha256 for each in self.variants}}
 
     @property
     def takes_strength(self) -> bool:

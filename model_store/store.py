@@ -1,5 +1,6 @@
 """ModelStore: a folder of published model versions, `<name>/<version>/{model.onnx, card.json}`.
 
+A version may have its network in int8 as well, in `int8/model.onnx`.
 The layout is also a valid Triton and OpenVINO Model Server repository.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from model_store.card import NAME_PATTERN, ModelCard
+from model_store.card import NAME_PATTERN, ModelCard, Precision
 from model_store.errors import (
     CorruptModelError,
     InvalidNameError,
@@ -28,6 +29,14 @@ CARD_FILE = "card.json"
 log = logging.getLogger(__name__)
 _NAME = re.compile(NAME_PATTERN)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def model_file(precision: Precision) -> str:
+    """The file of a precision in the folder of a version.
+
+    In a folder of its own: OpenVINO Model Server takes any `*.onnx` beside the card for the model.
+    """
+    return MODEL_FILE if precision == "fp32" else f"{precision}/{MODEL_FILE}"
 
 
 def default_root() -> Path:
@@ -46,21 +55,20 @@ class StoredModel:
     def model_file(self) -> Path:
         return self.folder / MODEL_FILE
 
-    def read_verified(self) -> bytes:
-        """The bytes of model.onnx, whose hash has just been checked.
+    def read_verified(self, precision: Precision = "fp32") -> bytes:
+        """The bytes of the graph in a precision that the card has, whose hash has just been checked.
 
         Raises:
             CorruptModelError: the file is missing or is not the one the card describes.
         """
+        path, expected = self.folder / model_file(precision), self.card.hashes[precision]
         try:
-            content = self.model_file.read_bytes()
+            content = path.read_bytes()
         except OSError as error:
-            raise CorruptModelError(f"{self.model_file} cannot be read: {error.strerror}") from None
+            raise CorruptModelError(f"{path} cannot be read: {error.strerror}") from None
         found = hashlib.sha256(content).hexdigest()
-        if found != self.card.sha256:
-            raise CorruptModelError(
-                f"{self.model_file} has sha256 {found}, its card says {self.card.sha256}; publish it again"
-            )
+        if found != expected:
+            raise CorruptModelError(f"{path} has sha256 {found}, its card says {expected}; publish it again")
         return content
 
 
@@ -126,20 +134,27 @@ class ModelStore:
         Args:
             card: its sha256 must be that of `model`.
             model: the ONNX file.
-            attachments: further files of the folder by name, such as an attribution list.
+            attachments: further files of the folder by name, such as an attribution list, and the
+                variants of the card by `model_file`.
 
         Raises:
             VersionExistsError: that version is already there.
             CorruptModelError: the card describes other bytes.
         """
-        if hashlib.sha256(model).hexdigest() != card.sha256:
-            raise CorruptModelError(f"the card of {card.label} has another sha256 than its model")
+        graphs = {MODEL_FILE: model, **attachments}
+        for precision, expected in card.hashes.items():
+            if hashlib.sha256(graphs.get(model_file(precision), b"")).hexdigest() != expected:
+                raise CorruptModelError(
+                    f"the card of {card.label} has another sha256 than its {precision} model"
+                )
         final = self.root / card.name / str(card.version)
         final.parent.mkdir(parents=True, exist_ok=True)
         # Not a version by syntax, so no reader sees it; same folder, so the rename is atomic.
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=final.parent))
         try:
             files = {**attachments, MODEL_FILE: model, CARD_FILE: _card_bytes(card)}
+            for precision in card.hashes:
+                (draft / model_file(precision)).parent.mkdir(exist_ok=True)
             for name, content in files.items():
                 _write_synced(draft / name, content)
             draft.chmod(0o755)

@@ -26,7 +26,7 @@ from service.engine import Engine, session_options
 from service.settings import Settings
 from service.throughput import Target, direct, post, run_throughput, synthetic_frame
 
-_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "ConvTranspose"})
+_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "QLinearConv", "ConvTranspose"})
 _START_TIMEOUT_S = 60
 
 
@@ -36,14 +36,16 @@ def run_bench(settings: Settings, image: Path | None, requests: int, seconds: fl
     stored = ModelStore(settings.model_store).resolve(settings.default_model)
     limits = Limits(settings.formats, settings.max_pixels, settings.max_side)
     header = codec.inspect(data, limits)
+    lanes = settings.lanes_per_worker
+    engine = Engine(stored, "cpu", settings.threads_per_worker, lanes, settings.precision)
     click.echo(
-        f"{stored.card.label}, {header.width}x{header.height} {header.format},"
+        f"{stored.card.label} in {engine.precision}, {header.width}x{header.height} {header.format},"
         f" {settings.threads_per_worker} threads, onnxruntime {ort.__version__}, {requests} requests"
     )
-    convolutions, everything = _profile(stored.read_verified(), settings.threads_per_worker, header)
+    convolutions, everything = _profile(
+        stored.read_verified(engine.precision), settings.threads_per_worker, header
+    )
     click.echo(f"graph / its convolutions   {everything / convolutions:.3f}   ({everything:.0f} ms a run)")
-    lanes = settings.lanes_per_worker
-    engine = Engine(stored, "cpu", settings.threads_per_worker, lanes)
     alone, together = _thumbnails(engine)
     click.echo(
         f"64x64, alone / in a batch   {alone / together:.2f}   ({alone:.2f} and {together:.2f} ms each)"

@@ -9,7 +9,7 @@ import tempfile
 import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import click
 
@@ -86,6 +86,7 @@ def serve(**options: Any) -> None:
 @click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True)
 @click.option("--format", "format", type=FORMATS, help="output format; default that of the input")
 @click.option("--quality", type=click.IntRange(1, 100), help="of JPEG and WebP output")
+@click.option("--noise", type=click.Choice(["auto"]), help="print each file's noise, in levels of 255")
 @DEVICE
 @STORE
 def denoise(
@@ -95,6 +96,7 @@ def denoise(
     strength: float,
     format: ImageFormat | None,
     quality: int | None,
+    noise: Literal["auto"] | None,
     **options: Any,
 ) -> None:
     """Denoise files and folders of images, without a server.
@@ -108,7 +110,7 @@ def denoise(
     settings = load_settings()
     jobs = plan_files(paths, out, format)
     pipeline = Pipeline(settings.model_copy(update={"default_model": model or settings.default_model}))
-    failed = denoise_files(pipeline, jobs, Order(None, strength, format, quality))
+    failed = denoise_files(pipeline, jobs, Order(None, strength, format, quality, noise))
     if failed:
         sys.exit(1)
 
@@ -313,6 +315,7 @@ def _check_model(settings: Settings) -> None:
         settings.default_model,
         settings.device,
         settings.threads_per_worker,
+        precision=settings.precision,
     )
 
 

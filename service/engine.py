@@ -8,6 +8,7 @@ import onnxruntime as ort
 
 from model_store import ModelCard, StoredModel
 from service.errors import StartError
+from service.precision import PrecisionChoice, choose_precision
 
 Pixels = npt.NDArray[np.uint8]
 Samples = npt.NDArray[Any]  # uint8 pixels, or float32 numbers of a code or of points
@@ -21,16 +22,25 @@ class Engine:
         device: `cpu` or `cuda`.
         threads: cores of the CPU for all runs together.
         lanes: how many runs there may be at once, each with its share of the cores.
+        precision: which of the version's files; see `choose_precision`.
 
     Raises:
         CorruptModelError: the file is not the one its card describes.
         StartError: ONNX Runtime cannot load it, or not on this device.
     """
 
-    def __init__(self, stored: StoredModel, device: str, threads: int, lanes: int = 1) -> None:
+    def __init__(
+        self,
+        stored: StoredModel,
+        device: str,
+        threads: int,
+        lanes: int = 1,
+        precision: PrecisionChoice = "auto",
+    ) -> None:
         self.card: ModelCard = stored.card
         self.device = device
-        content = stored.read_verified()
+        self.precision = choose_precision(stored.card, device, precision)
+        content = stored.read_verified(self.precision)
         self._wide = self._session(content, threads)
         # On a GPU the cores hardly matter, and a second session would be a second copy of the weights.
         several = lanes > 1 and device == "cpu"

@@ -9,6 +9,7 @@ from model_store import ModelNotFoundError, ModelStore, StoredModel, StoreError,
 from service import metrics
 from service.engine import Engine
 from service.errors import StartError
+from service.precision import PrecisionChoice
 
 log = logging.getLogger(__name__)
 _MOST_PINS = 8
@@ -23,21 +24,30 @@ class Engines:
 
     Args:
         device: `auto` takes CUDA where it is installed and works with `default`, else the CPU.
-        threads, lanes: see `Engine`.
+        threads, lanes, precision: see `Engine`.
         default: reference of the model that is loaded at once.
 
     Raises:
         StoreError, StartError: no version of the default model can be loaded.
     """
 
-    def __init__(self, store: ModelStore, default: str, device: str, threads: int, lanes: int = 1) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        default: str,
+        device: str,
+        threads: int,
+        lanes: int = 1,
+        precision: PrecisionChoice = "auto",
+    ) -> None:
         self.store = store
+        self.precision = precision
         self.threads = threads
         self.lanes = lanes
         self._serving: dict[str, Engine] = {}  # by `name` and by `name:version`, as asked for
         self._refused: dict[str, tuple[int, ...]] = {}
         self._unloaded: set[str] = set()
-        self._told: set[tuple[str, int, str]] = set()
+        self._told: set[tuple[str, int, str, str]] = set()
         self._changing = threading.RLock()
         self.device = _choose_device(device, store, default, threads)
         self.load(default)
@@ -164,11 +174,11 @@ class Engines:
             metrics.MODEL_REFUSALS.labels(name).inc()
             log.error("%s is refused: %s", label, error)
             raise
-        log.info("loaded %s on %s", label, self.device)
+        log.info("loaded %s on %s, %s", label, self.device, engine.precision)
         return engine
 
     def _warm(self, stored: StoredModel) -> Engine:
-        engine = Engine(stored, self.device, self.threads, self.lanes)
+        engine = Engine(stored, self.device, self.threads, self.lanes, self.precision)
         try:
             engine.warm_up()
         except Exception as error:  # ONNX Runtime raises a class of its own for each status code
@@ -179,7 +189,7 @@ class Engines:
         """Changes when a file of the version does."""
         folder = self.store.root / name / str(version)
         try:
-            states = [file.stat() for file in sorted(folder.iterdir())]
+            states = [file.stat() for file in [folder, *sorted(folder.rglob("*"))]]
         except OSError as error:
             raise ModelNotFoundError(f"{name}/{version} has gone: {error.strerror}") from None
         return tuple(
@@ -187,7 +197,10 @@ class Engines:
         )
 
     def _tell(self) -> None:
-        now = {(engine.card.name, engine.card.version, engine.device) for engine in self.loaded()}
+        now = {
+            (engine.card.name, engine.card.version, engine.device, engine.precision)
+            for engine in self.loaded()
+        }
         for labels in self._told - now:
             metrics.MODEL_LOADED.labels(*labels).set(0)
         for labels in now:

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -61,6 +62,9 @@ def plan_files(paths: Sequence[Path], out: Path, format: ImageFormat | None) -> 
 def denoise_files(pipeline: Pipeline, jobs: Sequence[Job], order: Order) -> int:
     """Run jobs with a progress bar; one that fails is named and the rest go on.
 
+    Where the order asks for the noise, a line for each file goes to standard output: its name, a tab,
+    the standard deviation.
+
     Returns:
         The number of failed files.
     """
@@ -71,7 +75,8 @@ def denoise_files(pipeline: Pipeline, jobs: Sequence[Job], order: Order) -> int:
         TextColumn("{task.fields[rate]:.2f} images/s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    # Where standard output is a file or a pipe, what is printed there must not go to the bar's terminal.
+    with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as progress:
         bar = progress.add_task("denoise", total=len(jobs), rate=0.0)
         failed = asyncio.run(_denoise_all(pipeline, jobs, order, progress, bar))
         rate = len(jobs) / max(progress.tasks[bar].finished_time or 0.0, 1e-9)
@@ -114,9 +119,11 @@ async def _denoise_all(
 async def _denoise_one(pipeline: Pipeline, job: Job, order: Order) -> None:
     data = await asyncio.to_thread(job.source.read_bytes)
     if job.target.suffix.lower() in _ALL_SUFFIXES and order.format is None:
-        order = Order(order.model, order.strength, _format_of(job.target), order.quality)
+        order = replace(order, format=_format_of(job.target))
     done = await pipeline.denoise(data, order)
     await asyncio.to_thread(_write_whole, job.target, done.data)
+    if done.noise_sigma is not None:
+        click.echo(f"{job.source}\t{done.noise_sigma:.1f}")
 
 
 def _write_whole(target: Path, content: bytes) -> None:

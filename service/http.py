@@ -19,13 +19,14 @@ from service.answer import Answer
 from service.auth import Tokens
 from service.body import FIELD, client_timeout, read_image, while_connected
 from service.errors import BadParameterError, ServiceError
-from service.http_v2 import pipeline_of
-from service.pipeline import Denoised, Order, Pipeline
+from service.http_v2 import NOISE_SIGMA, pipeline_of
+from service.pipeline import Denoised, Noise, Order, Pipeline
 from service.settings import ImageFormat, Settings
 
 log = logging.getLogger(__name__)
 
 PROBLEM = "application/problem+json"
+_SIGMA_IS = "Estimated standard deviation of the input's noise, in levels of 255; with `noise=auto` only"
 DESCRIPTION = "Takes noisy images, gives back clean ones."
 
 
@@ -40,6 +41,9 @@ class DenoiseQuery(BaseModel):
         None, description="output format; else by Accept, else that of the input"
     )
     quality: int | None = Field(None, ge=1, le=100, description="of JPEG and WebP output")
+    noise: Noise | None = Field(
+        None, description=f"`auto` measures the noise: the answer has `{NOISE_SIGMA}`"
+    )
 
 
 class Models(BaseModel):
@@ -100,7 +104,7 @@ async def denoise(request: Request, query: Annotated[DenoiseQuery, Query()]) -> 
         same = codec.sniff(data)
         accept = request.headers.get("accept")
         format = query.format or (choose_format(accept, same) if same else None)
-        order = Order(query.model, query.strength, format, query.quality)
+        order = Order(query.model, query.strength, format, query.quality, query.noise)
         work = _denoised(pipeline, data, order, client_timeout(request))
         done = await while_connected(request, work)
     request.state.model, request.state.reason = done.card.label, "ok"
@@ -132,7 +136,8 @@ async def index() -> RedirectResponse:
 
 def _headers(done: Denoised) -> dict[str, str]:
     timing = ", ".join(f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in done.seconds.items())
-    return {"Server-Timing": timing, "X-Model": done.card.label, "Vary": "Accept"}
+    measured = {} if done.noise_sigma is None else {NOISE_SIGMA: f"{done.noise_sigma:.1f}"}
+    return {"Server-Timing": timing, "X-Model": done.card.label, "Vary": "Accept", **measured}
 
 
 def _problem(status: int, reason: str, title: str, detail: str, headers: Any = None) -> JSONResponse:
@@ -189,6 +194,7 @@ def _answers() -> dict[int | str, dict[str, Any]]:
     return {
         200: {
             "description": "The clean image",
+            "headers": {NOISE_SIGMA: {"description": _SIGMA_IS, "schema": {"type": "number"}}},
             "content": {media_type: {"schema": schema} for media_type in codec.MEDIA_TYPES.values()},
         },
         **{status: {"description": HTTPStatus(status).phrase, "content": problem} for status in errors},

@@ -13,6 +13,8 @@ from service.errors import BadParameterError, DrainingError, ServiceError
 from service.oip_json import HEADER_LENGTH, from_message, parse, to_message
 from service.pipeline import Pipeline
 
+NOISE_SIGMA = "X-Noise-Sigma"
+
 health = APIRouter(prefix="/v2/health", tags=["Open Inference Protocol"])
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
@@ -117,6 +119,8 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
     label = f"{response.model_name}/{response.model_version}"
     request.state.model, request.state.reason = label, "ok"
     headers = {"X-Model": label, "Server-Timing": _timing(response)}
+    if oip.NOISE_SIGMA in response.parameters:
+        headers[NOISE_SIGMA] = response.parameters[oip.NOISE_SIGMA].string_param
     if header_length is None:
         return Answer(content, "application/json", headers, pipeline)
     headers[HEADER_LENGTH.title()] = str(header_length)
@@ -149,5 +153,7 @@ def _integers(value: Any) -> Any:
 
 
 def _timing(response: Any) -> str:
-    stages = {name[:-3]: oip.parameter(value) for name, value in response.parameters.items()}
+    stages = {
+        name[:-3]: oip.parameter(value) for name, value in response.parameters.items() if name.endswith("_ms")
+    }
     return ", ".join(f"{stage};dur={spent:.1f}" for stage, spent in stages.items())

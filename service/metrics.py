@@ -33,8 +33,8 @@ PENDING_REQUESTS = Gauge(
 PENDING_PIXELS = Gauge("quietframe_pending_pixels", "Pixels of the same", multiprocess_mode="livesum")
 MODEL_LOADED = Gauge(
     "quietframe_model_loaded",
-    "1 for each model version in memory, by device; 0 for one that was",
-    ["model", "version", "device"],
+    "1 for each model version in memory, by device and precision; 0 for one that was",
+    ["model", "version", "device", "precision"],
     multiprocess_mode="livemax",
 )
 MODEL_REFUSALS = Counter(

@@ -33,13 +33,14 @@ from service.oip_models import (
     quoted,
     reference_of,
 )
-from service.pipeline import Denoised, Order, Pipeline, together
+from service.pipeline import Denoised, Noise, Order, Pipeline, together
 from service.settings import ImageFormat
 
 _GIVEN = (FILE, PIXELS, LATENT, POINTS)
 _MOST_IMAGES = 64
 _MOST_SIDES = 8
-_OURS = ("strength", "format", "quality", "drop_oldest")
+_OURS = ("strength", "format", "quality", "noise", "drop_oldest")
+NOISE_SIGMA = "noise_sigma"  # in the answer: a number for each image, with commas between them
 _TRITONS = ("timeout", "priority", "sequence_id", "sequence_start", "sequence_end", "binary_data_output")
 
 
@@ -54,6 +55,7 @@ class _Job:
     wanted: Sequence[str]
     format: ImageFormat | None
     quality: int | None
+    noise: Noise | None
     timeout_s: float | None
 
 
@@ -102,6 +104,7 @@ def _read(request: Any) -> _Job:
         list(dict.fromkeys(output.name for output in request.outputs)),
         _format(parameters),
         _quality(parameters),
+        _noise(parameters),
         _number("timeout", parameters.get("timeout", 0)) / 1e6 or None,
     )
 
@@ -120,7 +123,7 @@ def _orders(job: _Job, wanted: Sequence[str]) -> list[Order]:
     format: Any = "raw"
     if CLEAN_FILE in wanted:
         format = job.format or (None if job.given == FILE else "png")
-    return [Order(job.model, strength, format, job.quality) for strength in job.strengths]
+    return [Order(job.model, strength, format, job.quality, job.noise) for strength in job.strengths]
 
 
 def parameter(value: Any) -> Any:
@@ -160,6 +163,13 @@ def _format(parameters: dict[str, Any]) -> Any:
     asked = parameters.get("format")
     if asked is not None and asked not in get_args(ImageFormat):
         raise BadParameterError(f"format is one of {', '.join(get_args(ImageFormat))}, not {quoted(asked)!r}")
+    return asked
+
+
+def _noise(parameters: dict[str, Any]) -> Noise | None:
+    asked = parameters.get("noise")
+    if asked is not None and asked not in get_args(Noise):
+        raise BadParameterError(f"noise is {' or '.join(get_args(Noise))}, not {quoted(asked)!r}")
     return asked
 
 
@@ -245,6 +255,8 @@ def _response(request_id: str, wanted: Sequence[str], done: Sequence[Denoised]) 
     for stage in done[0].seconds:
         milliseconds = 1000 * max(each.seconds[stage] for each in done)
         response.parameters[f"{stage}_ms"].double_param = round(milliseconds, 3)
+    if sigmas := [f"{each.noise_sigma:.1f}" for each in done if each.noise_sigma is not None]:
+        response.parameters[NOISE_SIGMA].string_param = ", ".join(sigmas)
     for name in wanted:
         shape, raw = _files(done) if name == CLEAN_FILE else _frames(done)
         output = response.outputs.add(name=name, datatype=DATATYPES[name], shape=shape)

@@ -178,6 +178,7 @@ def from_message(response: Any, asked: InferJson) -> tuple[bytes, int | None]:
             "model_name": response.model_name,
             "model_version": response.model_version,
             "id": response.id,
+            "parameters": {name: oip.parameter(value) for name, value in response.parameters.items()},
             "outputs": outputs,
         }
     ).encode()

@@ -30,28 +30,32 @@ from service.errors import (
     UnknownModelError,
 )
 from service.fitting import fitted, luma
+from service.noise import noise_sigma
 from service.settings import ImageFormat, Settings
 from service.tiling import Tile
 from service.tracing import trace_stages
 
 T = TypeVar("T")
+Noise = Literal["auto"]
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a client wants done with its image; None means the default."""
+    """What a client wants done with its image; None means the default, and for `noise` not to measure it."""
 
     model: str | None = None
     strength: float = 1.0
     format: ImageFormat | Literal["raw"] | None = None
     quality: int | None = None
+    noise: Noise | None = None
 
 
 @dataclass(frozen=True)
 class Denoised:
     """The clean image as pixels and as a file (empty where raw pixels were asked for), and what made it.
 
-    Of an encoder, or of a model of points, `pixels` are float32 `[k]`.
+    Of an encoder, or of a model of points, `pixels` are float32 `[k]`. `noise_sigma` is that of the
+    input in levels of 255, where it was asked for.
     """
 
     pixels: Samples
@@ -59,6 +63,7 @@ class Denoised:
     format: ImageFormat | Literal["raw"]
     card: ModelCard
     seconds: dict[str, float]
+    noise_sigma: float | None = None
 
     @property
     def media_type(self) -> str:
@@ -87,7 +92,9 @@ class Pipeline:
         self._limits = codec.Limits(settings.formats, settings.max_pixels, settings.max_side)
         threads = settings.threads_per_worker
         lanes = settings.lanes_per_worker
-        self.engines = Engines(self.store, settings.default_model, settings.device, threads, lanes)
+        self.engines = Engines(
+            self.store, settings.default_model, settings.device, threads, lanes, settings.precision
+        )
         self.admission = Admission(
             settings.max_buffered_bytes,
             settings.max_queue_requests,
@@ -141,16 +148,24 @@ class Pipeline:
                 f"Model {card.label} does {card.task}, not image to image; ask it over /v2"
             )
         _check_strength(order, card)
+        _check_noise(order, card)
         source = await self._checked(image, card.scale)
-        with self._admitted(place, source.pixels):
+        # What is removed at less than full strength is rounded to whole levels, so it is no measure.
+        strengths = [order.strength, 1.0] if order.noise and order.strength < 1 else [order.strength]
+        with self._admitted(place, len(strengths) * source.pixels):
             begun = time.perf_counter()
             picture, frame = await self.in_thread(lambda: _decode(source, card))
             arrived = time.perf_counter()
-            tiles, ran = await self._run(engine, frame, order.strength)
+            tiles = self._tiles(frame, card)
+            runs = await together(self._run(engine, frame, tiles, strength) for strength in strengths)
             format = order.format or source.format
             quality = order.quality or self.settings.jpeg_quality
-            pixels, data = await self.in_thread(lambda: _encode(tiles, ran, picture, card, format, quality))
-        return Denoised(pixels, data, format, card, _measured(card, begun, arrived, ran))
+            pixels, data = await self.in_thread(
+                lambda: _encode(tiles, runs[0], picture, card, format, quality)
+            )
+            sigma = await self.in_thread(lambda: _noise(tiles, runs[-1], frame)) if order.noise else None
+        seconds = _measured(card, begun, arrived, [each for ran in runs for each in ran])
+        return Denoised(pixels, data, format, card, seconds, sigma)
 
     async def convert(self, given: bytes | Samples, order: Order, place: Place | None = None) -> Denoised:
         """Run a model of codes or points on one input: an image to its code, a code to its image, or a point.
@@ -168,6 +183,7 @@ class Pipeline:
         engine = await self.engine(order.model)
         card = engine.card
         _check_strength(order, card)
+        _check_noise(order, card)
         source = await self._checked(given) if card.takes_image else _numbers(given, card)
         with self._admitted(place, source.pixels):
             begun = time.perf_counter()
@@ -226,13 +242,12 @@ class Pipeline:
             return nullcontext()
         return self.admission.pixels(place, pixels, self._batcher.pixels_per_s)
 
-    async def _run(self, engine: Engine, frame: Pixels, strength: float) -> tuple[list[Tile], list[Ran]]:
-        card = engine.card
+    def _tiles(self, frame: Pixels, card: ModelCard) -> list[Tile]:
         height, width = frame.shape[:2]
-        limit = self.settings.max_tile_pixels
-        tiles = tiling.plan(height, width, limit, card.tile_overlap, card.alignment)
-        works = [self._batcher.run(engine, tiling.cut(frame, tile), strength) for tile in tiles]
-        return tiles, await together(works)
+        return tiling.plan(height, width, self.settings.max_tile_pixels, card.tile_overlap, card.alignment)
+
+    async def _run(self, engine: Engine, frame: Pixels, tiles: list[Tile], strength: float) -> list[Ran]:
+        return await together(self._batcher.run(engine, tiling.cut(frame, tile), strength) for tile in tiles)
 
 
 async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -265,6 +280,18 @@ def _check_strength(order: Order, card: ModelCard) -> None:
         raise BadParameterError(f"strength is 0 to 1, not {order.strength}")
     if order.strength != 1 and not card.takes_strength:
         raise BadParameterError(f"Model {card.label} has no strength; leave the parameter out")
+
+
+def _check_noise(order: Order, card: ModelCard) -> None:
+    if order.noise and card.task != "denoise":
+        raise BadParameterError(f"Model {card.label} does {card.task}, which measures no noise; leave it out")
+
+
+def _noise(tiles: list[Tile], ran: list[Ran], frame: Pixels) -> float:
+    return noise_sigma(
+        (tiling.core(tile, tiling.cut(frame, tile)), tiling.core(tile, each.pixels))
+        for tile, each in zip(tiles, ran, strict=True)
+    )
 
 
 def _sides(image: Samples) -> tuple[int, int]:

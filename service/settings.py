@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model_store import default_root
 from service.errors import StartError
+from service.precision import PrecisionChoice
 
 ImageFormat = Literal["jpeg", "png", "webp", "bmp", "tiff"]
 _SHORTEST_TOKEN = 16
@@ -27,6 +28,10 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64, description="processes; each loads the models")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes CUDA where it works, else the CPU; cuda fails where it does not"
+    )
+    precision: PrecisionChoice = Field(
+        "auto",
+        description="on a CPU: auto takes a model's int8 file if there is VNNI, int8 in any case, fp32 never",
     )
     threads: int = Field(
         0, ge=0, le=256, description="cores one inference uses; 0 shares all between the workers"

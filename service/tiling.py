@@ -69,9 +69,15 @@ def join(tiles: Sequence[Tile], results: Sequence[Pixels], height: int, width: i
     frame = np.empty((height * scale, width * scale, results[0].shape[2]), np.uint8)
     for tile, result in zip(tiles, results, strict=True):
         top, left, bottom, right = (scale * side for side in tile.core)
-        y, x = top - scale * tile.read[0], left - scale * tile.read[1]
-        frame[top:bottom, left:right] = result[y : y + bottom - top, x : x + right - left]
+        frame[top:bottom, left:right] = core(tile, result, scale)
     return frame
+
+
+def core(tile: Tile, result: Pixels, scale: int = 1) -> Pixels:
+    """What is kept of a tile, of its result `[h * scale, w * scale, C]`, as a view."""
+    top, left, bottom, right = (scale * side for side in tile.core)
+    y, x = top - scale * tile.read[0], left - scale * tile.read[1]
+    return result[y : y + bottom - top, x : x + right - left]
 
 
 def _cuts(length: int, most: int, alignment: int) -> list[tuple[int, int]]:

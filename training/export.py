@@ -97,13 +97,18 @@ def export_run(
     for part, model in (whole, *halves):
         number = store.next_version(recipe.name + part.suffix)
         card = make_card(recipe, network, part, model, number, measured, effort, data)
-        try:
-            published.append(store.publish(card, model, attachments))
-        except OSError as error:
-            raise DataError(
-                f"{card.label} cannot be published ({error.strerror}); what the store held is intact"
-            ) from None
+        published.append(publish(store, card, model, attachments))
     return published
+
+
+def publish(store: ModelStore, card: ModelCard, model: bytes, attachments: dict[str, bytes]) -> StoredModel:
+    """As `ModelStore.publish`; raises DataError where the store cannot be written."""
+    try:
+        return store.publish(card, model, attachments)
+    except OSError as error:
+        raise DataError(
+            f"{card.label} cannot be published ({error.strerror}); what the store held is intact"
+        ) from None
 
 
 def describe_data(recipe: Recipe, photos: Path | None, used: int) -> TrainingData:

@@ -137,12 +137,28 @@ def test_strength_by_parameter_and_by_tensor(triton: tuple[Any, Any], frames: Pi
     assert not np.array_equal(mixed[1], frames[1])
 
 
+def test_the_noise_of_each_image_is_that_of_v1(
+    server: Server, triton: tuple[Any, Any], frames: Pixels
+) -> None:
+    client, module = triton
+    asked = {"noise": "auto", "strength": 0.5}
+    response = client.infer(MODEL, [raw_input(module, frames)], parameters=asked).get_response()
+    if isinstance(response, dict):
+        told = response["parameters"]["noise_sigma"]
+    else:
+        told = response.parameters["noise_sigma"].string_param
+    url = f"{server.url}/v1/denoise?noise=auto"
+    alone = [httpx.post(url, content=file_of(Image.fromarray(frame), "png"), timeout=60) for frame in frames]
+    assert told.split(", ") == [answer.headers["x-noise-sigma"] for answer in alone]
+
+
 def test_equal_errors_over_both(over_http: Any, over_grpc: Any, frames: Pixels) -> None:
     cases: list[tuple[dict[str, Any], tuple[str, str]]] = [
         ({"model_name": "nobody"}, ("404", "StatusCode.NOT_FOUND")),
         ({"model_version": "999"}, ("404", "StatusCode.NOT_FOUND")),
         ({"parameters": {"strenght": 1}}, ("422", "StatusCode.INVALID_ARGUMENT")),
         ({"parameters": {"strength": 2}}, ("422", "StatusCode.INVALID_ARGUMENT")),
+        ({"parameters": {"noise": "yes"}}, ("422", "StatusCode.INVALID_ARGUMENT")),
         ({"files": [b"no image"]}, ("422", "StatusCode.INVALID_ARGUMENT")),
         ({"files": []}, ("422", "StatusCode.INVALID_ARGUMENT")),
     ]

@@ -48,6 +48,16 @@ def test_a_folder_is_cleaned_and_a_broken_file_named(frames: Path, photo: Pixels
     assert peak_signal_noise_ratio(photo, after) > peak_signal_noise_ratio(photo, before) + 8
 
 
+def test_the_noise_of_each_file_is_printed(frames: Path, tmp_path: Path) -> None:
+    done = quietframe(
+        "denoise", frames / "a.png", frames / "night", "-o", tmp_path / "out", "--noise", "auto"
+    )
+    assert done.returncode == 0, done.stderr
+    told = dict(line.split("\t") for line in done.stdout.splitlines())
+    assert set(told) == {str(frames / "a.png"), str(frames / "night" / "b.jpg")}
+    assert all(10 < float(sigma) < 26 for sigma in told.values())  # JPEG itself takes some away
+
+
 def test_one_file_to_one_file_in_the_format_of_its_name(frames: Path, tmp_path: Path) -> None:
     target = tmp_path / "clean.webp"
     done = quietframe("denoise", frames / "a.png", "-o", target)

@@ -97,6 +97,23 @@ def test_strength_goes_from_nothing_to_all(client: httpx.Client, noisy: Pixels) 
     assert np.abs(between - half).mean() < 1
 
 
+@pytest.mark.parametrize("sigma", [0, 25])
+def test_the_noise_of_an_image_is_reported(client: httpx.Client, photo: Pixels, sigma: float) -> None:
+    noise = np.random.default_rng(1).normal(0, sigma, photo.shape)
+    noisy = np.clip(np.rint(photo + noise), 0, 255).astype(np.uint8)
+    added = np.sqrt(np.square(noisy.astype(float) - photo).mean())
+    told, weaker, untouched = (
+        client.post(f"/v1/denoise?noise=auto&strength={s}", content=png(noisy)) for s in (1, 0.3, 0)
+    )
+    assert told.headers["x-noise-sigma"] == weaker.headers["x-noise-sigma"]
+    assert told.headers["x-noise-sigma"] == untouched.headers["x-noise-sigma"]
+    assert np.array_equal(pixels_of(untouched), noisy)
+    assert 0.8 * added <= float(told.headers["x-noise-sigma"]) <= added + 4
+    plain = client.post("/v1/denoise?strength=0.3", content=png(noisy))
+    assert plain.content == weaker.content
+    assert "x-noise-sigma" not in plain.headers
+
+
 def test_gray_stays_gray_and_alpha_stays(client: httpx.Client, noisy: Pixels) -> None:
     gray = pixels_of(client.post("/v1/denoise", content=png(noisy[..., 1])))
     assert gray.shape == noisy.shape[:2]
@@ -130,6 +147,7 @@ def test_many_at_once_get_what_they_get_alone(client: httpx.Client, noisy: Pixel
         ("strength=nan", "strength"),
         ("quality=0", "greater than or equal to 1"),
         ("format=gif", "jpeg"),
+        ("noise=25", "auto"),
         ("strenght=1", "no such parameter; there are model, strength"),
     ],
 )

@@ -150,3 +150,27 @@ def test_v1_says_what_it_cannot_do(server: Server) -> None:
     assert "does encode, not image to image; ask it over /v2" in answer.json()["detail"]
     strength = httpx.post(f"{server.url}/v1/denoise?model=mnist-dense&strength=0.5", content=image)
     assert "has no strength" in strength.json()["detail"]
+
+
+def test_only_what_denoises_measures_noise(server: Server) -> None:
+    for name, card in CARDS.items():
+        if not card.takes_image:
+            continue
+        body = {
+            "parameters": {"noise": "auto"},
+            "inputs": [
+                {
+                    "name": "image",
+                    "datatype": "UINT8",
+                    "shape": [1, *fitting(card).shape],
+                    "data": fitting(card).tolist(),
+                }
+            ],
+        }
+        answer = httpx.post(f"{server.url}/v2/models/{name}/infer", json=body, timeout=60)
+        if card.task == "denoise":
+            assert float(answer.json()["parameters"]["noise_sigma"]) > 0
+            assert answer.headers["x-noise-sigma"] == answer.json()["parameters"]["noise_sigma"]
+        else:
+            assert answer.status_code == 422
+            assert "measures no noise" in answer.json()["error"]
