@@ -31,7 +31,9 @@ def main(full: bool, mix: str, out: Path | None, seed: int) -> None:
     pictures = make_pictures(mix, folder / "runs")
     generator = Generator(pictures, folder / "runs")
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(our_service(f"quietframe {revision(ROOT)}", folder))
+        # The peers run the float32 file, so ours does.
+        same = {"PRECISION": "fp32"}
+        ours = stack.enter_context(our_service(f"quietframe {revision(ROOT)}", folder, settings=same))
         pairs = [
             [Side(ours, "http"), Side(stack.enter_context(starlette(folder)), "http")],
             [Side(ours, "grpc"), Side(stack.enter_context(mlserver(folder)), "grpc")],
