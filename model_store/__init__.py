@@ -8,6 +8,7 @@ from model_store.errors import (
     StoreError,
     VersionExistsError,
 )
+from model_store.markdown import card_markdown
 from model_store.store import ModelStore, StoredModel, default_root, parse_reference
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Tensor",
     "TrainingData",
     "VersionExistsError",
+    "card_markdown",
     "default_root",
     "parse_reference",
 ]

@@ -15,8 +15,13 @@ from training.tables import ms_per_megapixel
 
 CORRUPTION = "gaussian 25"
 _OURS, _THEIRS = COLOURS[1], COLOURS[0]
-_AROUND = tuple(
-    (dx, dy, side) for dy in (0, 9, -9, 18, -18, 27, -27) for dx, side in ((9, "left"), (-9, "right"))
+# Points from a point to its name, the nearest first, and which side of the name is there.
+_AROUND = (
+    (9, 0, "left"),
+    (-9, 0, "right"),
+    (0, 14, "center"),
+    (0, -14, "center"),
+    *((dx, dy, side) for dy in (14, -14, 26, -26) for dx, side in ((9, "left"), (-9, "right"))),
 )
 
 
@@ -109,4 +114,4 @@ def _name(place: Axes, found: Mapping[str, Point], ours: str) -> None:
 
 
 def _around(centre: tuple[float, float]) -> Bbox:
-    return Bbox.from_bounds(centre[0] - 4, centre[1] - 4, 8, 8)
+    return Bbox.from_bounds(centre[0] - 12, centre[1] - 12, 24, 24)

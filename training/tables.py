@@ -25,8 +25,10 @@ def as_metrics(rows: Sequence[Row], ours: str) -> list[Metric]:
 
 
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    marked = [f"| {' | '.join(cells)} |" for cells in (header, *lines)]
+    """A Markdown table; a `|` in a folder's name does not end its cell."""
+    marked = [
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |" for cells in (header, *lines)
+    ]
     return "\n".join([marked[0], "|" + "---|" * len(header), *marked[1:]])
 
 
