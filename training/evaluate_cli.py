@@ -74,8 +74,8 @@ def evaluate(
 
     _check_known("--only", only, [*STANDARD])
     _check_known("--without", without, [*ALONGSIDE])
-    if suite and not folders:
-        raise click.UsageError("the suite measures on photographs; name folders of clean ones")
+    if suite:
+        _check_folders(folders)
     subject = Subject.of_run(run) if run else Subject.of_model(store, model)
     ours = subject.denoiser.name
     denoisers = [*_peers(files, [*ALONGSIDE] if no_peers else without, ours), subject.denoiser]
@@ -103,6 +103,15 @@ def evaluate(
 def _check_known(option: str, given: Sequence[str], known: Sequence[str]) -> None:
     if unknown := [name for name in given if name not in known]:
         raise click.BadParameter(f"{unknown[0]!r}; there are: {', '.join(known)}", param_hint=option)
+
+
+def _check_folders(folders: Sequence[Path]) -> None:
+    """The suite needs folders, which its tables can tell apart."""
+    if not folders:
+        raise click.UsageError("the suite measures on photographs; name folders of clean ones")
+    names = [folder.resolve().name for folder in folders]
+    if twin := next((name for name in names if names.count(name) > 1), None):
+        raise click.UsageError(f"two folders are called {twin}, and tables go by names; rename one")
 
 
 def _peers(files: Sequence[Path], without: Sequence[str], ours: str) -> list["Denoiser"]:

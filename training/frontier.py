@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -113,5 +114,5 @@ def _name(place: Axes, found: Mapping[str, Point], ours: str) -> None:
         taken.append(box)
 
 
-def _around(centre: tuple[float, float]) -> Bbox:
+def _around(centre: npt.NDArray[np.float64]) -> Bbox:
     return Bbox.from_bounds(centre[0] - 12, centre[1] - 12, 24, 24)

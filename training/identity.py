@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from training.cases import Folder
 from training.corruption import Photo
@@ -51,10 +52,22 @@ def identity(folder: Folder, denoisers: Sequence[Denoiser]) -> list[Identity]:
     A photograph's own noise is removed as well, which looks like a loss; the mean of four pixels has
     half as much of it. Denoisers that must be told the noise have no answer.
     """
+    read = folder.clean_images
     return [
-        Identity(folder.name, "as they are", _changes(folder.clean_images(), denoisers)),
-        Identity(folder.name, "halved", _changes(_halved(folder.clean_images()), denoisers)),
+        Identity(folder.name, "as they are", changes(read(), denoisers)),
+        Identity(folder.name, "halved", changes(_halved(read()), denoisers)),
     ]
+
+
+def changes(images: Iterable[tuple[str, Photo]], denoisers: Sequence[Denoiser]) -> dict[str, list[Change]]:
+    """Every denoiser's change of named clean images."""
+    found: dict[str, list[Change]] = {}
+    for name, clean in tqdm(images, desc="clean images", leave=False):
+        for denoiser in denoisers:
+            restored = denoiser(clean, None)
+            if restored is not None:
+                found.setdefault(denoiser.name, []).append(change(name, clean, restored))
+    return found
 
 
 def change(name: str, clean: Photo, restored: Photo) -> Change:
@@ -86,16 +99,6 @@ def as_table(found: Sequence[Identity]) -> str:
             )
     header = ["clean images", "denoiser", "PSNR, mean / worst", "shift of R G B / largest", "brightness"]
     return markdown([*header, "8x8 pattern"], lines)
-
-
-def _changes(images: Iterable[tuple[str, Photo]], denoisers: Sequence[Denoiser]) -> dict[str, list[Change]]:
-    changes: dict[str, list[Change]] = {}
-    for name, clean in images:
-        for denoiser in denoisers:
-            restored = denoiser(clean, None)
-            if restored is not None:
-                changes.setdefault(denoiser.name, []).append(change(name, clean, restored))
-    return changes
 
 
 def _halved(images: Iterable[tuple[str, Photo]]) -> Iterator[tuple[str, Photo]]:

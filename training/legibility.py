@@ -10,13 +10,15 @@ Every character stands in a known cell, so that two readers of template matching
   commonly begins, and then matches in the same way. What it gains is of use.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from skimage.filters import threshold_otsu
+from tqdm import tqdm
 
 from training.cases import STANDARD
 from training.corruption import Photo
@@ -67,12 +69,17 @@ class Page:
 
 def legibility(denoisers: Sequence[Denoiser]) -> list[Reading]:
     """Read pages of every height and contrast under every corruption, clean, noisy and denoised."""
+    wanted = list(product(CORRUPTIONS, HEIGHTS, CONTRASTS))
     return [
         _reading(corruption, height, contrast, denoisers)
-        for corruption in CORRUPTIONS
-        for height in HEIGHTS
-        for contrast in CONTRASTS
+        for corruption, height, contrast in tqdm(wanted, desc="letters", leave=False)
     ]
+
+
+def clean_pages() -> Iterator[tuple[str, Photo]]:
+    """The pages by name: images without any noise of their own."""
+    for height, contrast in product(HEIGHTS, CONTRASTS):
+        yield f"{height} pixels, contrast {contrast}", _page(height, contrast).image
 
 
 def page(height: int, contrast: int, seed: int) -> Page:
@@ -126,8 +133,12 @@ def _cell(readings: Sequence[Reading], name: str) -> str:
     )
 
 
+def _page(height: int, contrast: int) -> Page:
+    return page(height, contrast, seed=height * contrast)
+
+
 def _reading(corruption: str, height: int, contrast: int, denoisers: Sequence[Denoiser]) -> Reading:
-    clean = page(height, contrast, seed=height * contrast)
+    clean = _page(height, contrast)
     pair = STANDARD[corruption].pair("page", clean.image, seed=height * contrast)
     shares = {"clean": read(clean, pair.clean), "noisy": read(clean, pair.noisy)}
     for denoiser in denoisers:

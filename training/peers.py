@@ -96,8 +96,13 @@ class Wavelet:
     def __call__(self, noisy: Photo, sigma: float | None) -> Photo | None:
         image = to_float(noisy)
         if is_gray(noisy):
-            return as_gray(to_uint8(denoise_wavelet(image[..., 0], rescale_sigma=True)), noisy)
-        return to_uint8(denoise_wavelet(image, convert2ycbcr=True, channel_axis=2, rescale_sigma=True))
+            return as_gray(
+                to_uint8(denoise_wavelet(image[..., 0], method="BayesShrink", rescale_sigma=True)), noisy
+            )
+        restored = denoise_wavelet(
+            image, method="BayesShrink", rescale_sigma=True, convert2ycbcr=True, channel_axis=2
+        )
+        return to_uint8(restored)
 
 
 # What runs beside ours unless it is left out, by the word that leaves it out.

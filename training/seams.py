@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from training.cases import Pair
 from training.corruption import Photo
@@ -32,7 +33,7 @@ def seams(subject: Subject, pairs: Iterable[Pair]) -> list[Seams]:
     overlap, alignment = subject.tiling
     margin = math.ceil(overlap / alignment) * alignment
     found = []
-    for pair in pairs:
+    for pair in tqdm(pairs, desc="tiles", leave=False):
         if min(pair.noisy.shape[:2]) < 2 * (margin + alignment):
             continue
         whole, tiled = _restored(subject, pair.noisy), _in_quarters(subject, pair.noisy, margin, alignment)

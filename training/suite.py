@@ -10,6 +10,8 @@ from pathlib import Path
 from training import frontier, identity, legibility, seams, tables
 from training.cases import Folder
 from training.evaluate import Row
+from training.identity import Identity
+from training.legibility import clean_pages
 from training.peers import THREADS, Denoiser
 from training.plots import save
 from training.sheet import sheet, strips
@@ -24,7 +26,7 @@ class Findings:
     sha256: str
     threads: int
     rows: list[Row]
-    identity: list[identity.Identity]
+    identity: list[Identity]
     seams: dict[str, list[seams.Seams]]
     legibility: list[legibility.Reading]
 
@@ -43,7 +45,10 @@ def measure(
         sha256(subject.graph).hexdigest(),
         THREADS,
         rows,
-        [each for folder in folders for each in identity.identity(folder, denoisers)],
+        [
+            *(each for folder in folders for each in identity.identity(folder, denoisers)),
+            Identity("rendered letters", "free of noise", identity.changes(clean_pages(), denoisers)),
+        ],
         {
             folder.name: seams.seams(subject, folder.pairs(folder.corruptions([seams.CORRUPTION])[0]))
             for folder in folders
@@ -97,7 +102,7 @@ images are three equal channels. A dash: no answer, as where a peer must be told
 ## Clean images
 
 What comes back of images without added noise, beside what went in. A photograph's own noise counts as loss;
-halved, it has half as much. Shifts and pattern in levels of 255.
+halved, it has half as much; rendered letters have none. Shifts and pattern in levels of 255.
 
 {identity}
 
