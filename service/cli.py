@@ -246,6 +246,8 @@ def update_cards(**options: Any) -> None:
     Exit status: 0 all are as their cards, 1 some are not (each is named), 2 wrong usage.
     """
     store, failed = _store(options), False
+    if not store.names():
+        raise click.ClickException(f"{store.root} holds no models")
     for reference in (f"{name}:{version}" for name in store.names() for version in store.versions(name)):
         try:
             stored = store.resolve(reference)

@@ -112,9 +112,9 @@ def read(page: Page, image: Photo) -> dict[str, float]:
     return {reader: float((places == page.written).mean()) for reader, places in found.items()}
 
 
-def as_table(found: Sequence[Reading]) -> str:
-    """Percent recognised, Otsu / matched, of each denoiser; a line for each page, and the mean."""
-    names = list(dict.fromkeys(name for reading in found for name in reading.shares))
+def as_table(found: Sequence[Reading], ours: str) -> str:
+    """Percent recognised, Otsu / matched, of each denoiser, ours last; a line for each page, and the mean."""
+    names = [*dict.fromkeys(name for reading in found for name in reading.shares if name != ours), ours]
     lines = [
         [f"{each.corruption}", f"{each.height}", f"{each.contrast}", *(_cell([each], name) for name in names)]
         for each in found

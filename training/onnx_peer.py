@@ -99,4 +99,4 @@ def _channels(image: ort.NodeArg) -> int | None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    return (str(error).splitlines() or [type(error).__name__])[0]

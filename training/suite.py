@@ -84,7 +84,7 @@ def as_text(findings: Findings) -> str:
         identity=identity.as_table(findings.identity),
         seams=seams.as_table(findings.seams),
         characters=findings.legibility[0].characters,
-        legibility=legibility.as_table(findings.legibility),
+        legibility=legibility.as_table(findings.legibility, findings.model),
     )
 
 
@@ -102,20 +102,21 @@ images are three equal channels. A dash: no answer, as where a peer must be told
 ## Clean images
 
 What comes back of images without added noise, beside what went in. A photograph's own noise counts as loss;
-halved, it has half as much; rendered letters have none. Shifts and pattern in levels of 255.
+halved, it has half as much; rendered letters have none, and of such images we ask for 45 dB. Shifts and
+pattern in levels of 255.
 
 {identity}
 
 ## Tiles
 
-Quarters with the overlap of the card, beside the whole image.
+Quarters with the overlap of the card, beside the whole image. We ask for 99.9 %.
 
 {seams}
 
 ## Letters
 
-Percent of {characters} rendered characters a page recognised by template matching: after Otsu's threshold /
-by correlation with the gray levels. What the second loses, the denoiser has destroyed.
+Percent of the {characters} characters rendered on a page that template matching recognises: after Otsu's
+threshold / by correlation with the gray levels. What the second loses, the denoiser has destroyed.
 
 {legibility}
 """

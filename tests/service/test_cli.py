@@ -83,6 +83,7 @@ def test_nothing_is_overwritten_by_mistake(frames: Path, tmp_path: Path) -> None
         (("denoise", "README.md", "-o", "/dev/null/x", "--model", "nobody"), 1, "no model 'nobody'"),
         (("models", "show", "../x"), 1, "is not a model name"),
         (("models", "verify", "--store", "absent"), 1, "holds no models"),
+        (("models", "update-cards", "--store", "absent"), 1, "holds no models"),
         (("serve", "--port", "0"), 1, "QUIETFRAME_PORT: Input should be greater"),
         (("serve", "--store", "absent"), 1, "no model 'frames-balanced' in the store; there is: none"),
         (("serve", "--device", "cuda"), 1, "device=cuda"),
