@@ -8,6 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from training.evaluate import Row
@@ -92,26 +93,29 @@ def _name(place: Axes, found: Mapping[str, Point], ours: str) -> None:
     figure.draw_without_rendering()  # from here on places are known in pixels
     taken = [_around(place.transData.transform((each.ms, each.psnr))) for each in found.values()]
     for name in sorted(found, key=lambda name: (name != ours, -found[name].psnr)):
-        for dx, dy, side in _AROUND:
-            text = place.annotate(
-                name,
-                (found[name].ms, found[name].psnr),
-                (dx, dy),
-                textcoords="offset points",
-                ha=side,
-                va="center",
-                fontsize=9,
-                weight="bold" if name == ours else "normal",
-                path_effects=[withStroke(linewidth=3, foreground="white")],
-            )
+        for offset in _AROUND:
+            text = _written(place, name, found[name], offset, bold=name == ours)
             box = text.get_window_extent()
             inside = place.bbox.x0 < box.x0 and box.x1 < place.bbox.x1
-            if inside and not any(box.overlaps(other) for other in taken):
+            if (inside and not any(box.overlaps(other) for other in taken)) or offset is _AROUND[-1]:
                 break
             text.remove()
-        else:
-            place.add_artist(text)
         taken.append(box)
+
+
+def _written(place: Axes, name: str, point: Point, offset: tuple[int, int, str], bold: bool) -> Annotation:
+    dx, dy, side = offset
+    return place.annotate(
+        name,
+        (point.ms, point.psnr),
+        (dx, dy),
+        textcoords="offset points",
+        ha=side,
+        va="center",
+        fontsize=9,
+        weight="bold" if bold else "normal",
+        path_effects=[withStroke(linewidth=3, foreground="white")],
+    )
 
 
 def _around(centre: npt.NDArray[np.float64]) -> Bbox:

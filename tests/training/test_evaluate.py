@@ -147,6 +147,12 @@ def test_the_front_is_what_nobody_beats(points: dict[str, frontier.Point]) -> No
     assert front == set(points.values()) - beaten
 
 
+def test_every_point_is_named_however_crowded() -> None:
+    points = {f"peer {number}": frontier.Point(30.0, 100.0) for number in range(15)}
+    (place,) = frontier.frontier(points, "peer 3", threads=2).axes
+    assert {text.get_text() for text in place.texts} == set(points)
+
+
 def test_every_nth_image_has_the_noise_it_has_among_all(images: Path) -> None:
     all_of_them = list(Folder.read(images).pairs("gaussian 50, gray"))
     some = list(Folder.read(images, every=2).pairs("gaussian 50, gray"))
