@@ -18,6 +18,7 @@ from model_store.errors import (
     StoreError,
     VersionExistsError,
 )
+from model_store.markdown import card_markdown
 from model_store.store import ModelStore, StoredModel, default_root, model_file, parse_reference
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "TrainingData",
     "Variant",
     "VersionExistsError",
+    "card_markdown",
     "default_root",
     "model_file",
     "parse_reference",

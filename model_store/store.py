@@ -1,4 +1,4 @@
-"""ModelStore: a folder of published model versions, `<name>/<version>/{model.onnx, card.json}`.
+"""ModelStore: a folder of published model versions, `<name>/<version>/{model.onnx, card.json, README.md}`.
 
 A version may have its network in int8 as well, in `int8/model.onnx`.
 The layout is also a valid Triton and OpenVINO Model Server repository.
@@ -21,11 +21,14 @@ from model_store.errors import (
     CorruptModelError,
     InvalidNameError,
     ModelNotFoundError,
+    StoreError,
     VersionExistsError,
 )
+from model_store.markdown import card_markdown
 
 MODEL_FILE = "model.onnx"
 CARD_FILE = "card.json"
+PAGE_FILE = "README.md"  # the card for people; nothing reads it, so it may be missing or old
 log = logging.getLogger(__name__)
 _NAME = re.compile(NAME_PATTERN)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -70,6 +73,27 @@ class StoredModel:
         if found != expected:
             raise CorruptModelError(f"{path} has sha256 {found}, its card says {expected}; publish it again")
         return content
+
+    def update_page(self) -> bool:
+        """Write README.md anew if it is not what the card gives, whole or not at all.
+
+        Returns:
+            Whether it was.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        page, wanted = self.folder / PAGE_FILE, card_markdown(self.card).encode()
+        try:
+            if page.is_file() and page.read_bytes() == wanted:
+                return False
+            with tempfile.TemporaryDirectory(prefix=".draft-", dir=self.folder) as folder:
+                draft = Path(folder) / PAGE_FILE
+                _write_synced(draft, wanted)
+                draft.replace(page)
+        except OSError as error:
+            raise StoreError(f"{page} cannot be written: {error.strerror}") from None
+        return True
 
 
 class ModelStore:
@@ -152,7 +176,8 @@ class ModelStore:
         # Not a version by syntax, so no reader sees it; same folder, so the rename is atomic.
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=final.parent))
         try:
-            files = {**attachments, MODEL_FILE: model, CARD_FILE: _card_bytes(card)}
+            page = card_markdown(card).encode()
+            files = {**attachments, MODEL_FILE: model, CARD_FILE: _card_bytes(card), PAGE_FILE: page}
             for precision in card.hashes:
                 (draft / model_file(precision)).parent.mkdir(exist_ok=True)
             for name, content in files.items():

@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 
 import click
 
-from model_store import ModelStore, StoreError
+from model_store import ModelStore, StoreError, card_markdown
+from model_store.store import PAGE_FILE
 from service.errors import StartError
 from service.settings import ImageFormat, Settings, load_settings
 from service.tracing import check_tracing
@@ -231,6 +232,36 @@ def show(reference: str, **options: Any) -> None:
     click.echo(_store(options).resolve(reference).card.model_dump_json(indent=2))
 
 
+@models.command("card")
+@click.argument("reference")
+@STORE
+def print_card(reference: str, **options: Any) -> None:
+    """The card of `name` or `name:version` for people, as Markdown."""
+    click.echo(card_markdown(_store(options).resolve(reference).card), nl=False)
+
+
+@models.command("update-cards")
+@STORE
+def update_cards(**options: Any) -> None:
+    """Write README.md, the card for people, into every version where it is missing or old.
+
+    Exit status: 0 all are as their cards, 1 some are not (each is named), 2 wrong usage.
+    """
+    store, failed = _store(options), False
+    if not store.names():
+        raise click.ClickException(f"{store.root} holds no models")
+    for reference in (f"{name}:{version}" for name in store.names() for version in store.versions(name)):
+        try:
+            stored = store.resolve(reference)
+            if stored.update_page():
+                click.echo(f"wrote {stored.folder / PAGE_FILE}")
+        except StoreError as error:
+            failed = True
+            click.echo(f"failed: {error}", err=True)
+    if failed:
+        sys.exit(1)
+
+
 @models.command()
 @click.argument("reference", required=False)
 @STORE
@@ -241,8 +272,11 @@ def verify(reference: str | None, **options: Any) -> None:
     if not chosen:
         raise click.ClickException(f"{store.root} holds no models")
     for stored in chosen:
-        stored.read_verified()
-        click.echo(f"ok  {stored.card.label}  {stored.card.sha256}")
+        for precision, sha256 in stored.card.hashes.items():
+            stored.read_verified(precision)
+            click.echo(
+                f"ok  {stored.card.label}  {sha256}" + ("" if precision == "fp32" else f"  {precision}")
+            )
 
 
 @main.command()

@@ -7,15 +7,11 @@ import click
 
 from model_store import ModelStore, StoreError, default_root
 from training.errors import TrainingError
+from training.evaluate_cli import evaluate
+from training.options import DATA_DIR_OPTION, FOLDER
 from training.plot_cli import plot
 from training.recipe import changed, load_recipe
 
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-DATA_DIR_OPTION = click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="folder with mnist/ and fashion-mnist/; else QUIETFRAME_DATA_DIR, else a cache they are fetched to",
-)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -102,65 +98,6 @@ def own_camera(frames: Path, begin_with: Path | None, run: Path, steps: int, see
     click.echo(
         f"trained: {run / 'last.ckpt'}; better on held-out frames (by {gained:.1f} dB, as they estimate)"
     )
-
-
-@main.command()
-@click.argument("folders", nargs=-1, type=FOLDER)
-@click.option("--model", default="frames-balanced", show_default=True, help="`name` or `name:version`")
-@click.option("--run", type=FOLDER, help="measure the last checkpoint of this run instead")
-@click.option(
-    "--store", type=click.Path(path_type=Path), default=default_root(), help="folder of published models"
-)
-@DATA_DIR_OPTION
-@click.option("--peers/--no-peers", default=True, help="also run OpenCV NLM and BM3D (minutes)")
-@click.option("--only", multiple=True, help="corruption to measure; all if absent")
-@click.option("--every", type=click.IntRange(min=1), default=1, help="take every Nth image: a quicker look")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="write the metrics here too")
-def evaluate(
-    folders: tuple[Path, ...],
-    model: str,
-    run: Path | None,
-    store: Path,
-    data_dir: Path | None,
-    peers: bool,
-    only: tuple[str, ...],
-    every: int,
-    json_file: Path | None,
-) -> None:
-    """Print PSNR / SSIM on FOLDERS of clean images, or of `*_noisy` / `*_reference` pairs.
-
-    Without FOLDERS: on the test data of the model's own recipe, with its own corruption; of a run
-    also what else tells such networks apart.
-    """
-    from training import evaluate as measure
-    from training.export import Measured, write_measurements
-    from training.figures import figures_of
-    from training.peers import Bm3d, Denoiser, NonLocalMeans
-    from training.subject import Subject
-
-    unknown = set(only) - set(measure.STANDARD)
-    if unknown:
-        raise click.BadParameter(f"{unknown.pop()!r}; there are: {', '.join(measure.STANDARD)}")
-    subject = Subject.of_run(run) if run else Subject.of_model(store, model)
-    others: list[Denoiser] = [*map(NonLocalMeans, (5, 10, 20, 35)), Bm3d()]
-    denoisers = [*(others if peers else []), subject.denoiser]
-    figures: dict[str, float] = {}
-    if folders:
-        subject.check_takes_photographs()
-        names = only or [*measure.STANDARD]
-        rows = [row for folder in folders for row in measure.evaluate(folder, denoisers, names, every)]
-    else:
-        rows = measure.evaluate_own(subject.recipe, data_dir, denoisers, every)
-        figures = figures_of(*subject.trained, data_dir) if subject.trained else {}
-    if not rows and not figures:
-        raise click.ClickException(f"{subject.name} takes points; measure its run, with --run")
-    if rows:
-        click.echo(measure.as_table(rows, subject.denoiser.name))
-    for name, value in figures.items():
-        click.echo(f"{name}: {value:g}")
-    if json_file:
-        measured = Measured(tuple(measure.as_metrics(rows, subject.denoiser.name)), figures)
-        write_measurements(json_file, subject.graph, measured)
 
 
 @main.command()
@@ -252,4 +189,5 @@ def show_data(data_dir: Path | None) -> None:
             click.echo(f"  {digits.state(folder / file, expected):8} {folder / file}  sha256 {expected}")
 
 
+main.add_command(evaluate)
 main.add_command(plot)

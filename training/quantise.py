@@ -24,10 +24,11 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from model_store import ModelStore, StoredModel, Variant, model_file
+from training.cases import STANDARD, Folder
 from training.corruption import Photo
 from training.data import image_files, read_rgb
 from training.errors import DataError, NotBetterError
-from training.evaluate import STANDARD, evaluate
+from training.evaluate import evaluate
 from training.export import ATTRIBUTION, publish
 from training.peers import OnnxDenoiser
 
@@ -90,7 +91,7 @@ def calibration(photos: Path) -> Iterator[dict[str, Any]]:
     cases = [*STANDARD.values()] * _TURNS
     for seed, case in enumerate(cases):
         path = files[seed * len(files) // len(cases)]
-        noisy = case.pair(_middle(read_rgb(path)), seed).noisy
+        noisy = case.pair(path.name, _middle(read_rgb(path)), seed).noisy
         image = np.repeat(noisy, 3, axis=2) if noisy.shape[2] == 1 else noisy
         yield {"image": image[None], "strength": np.ones(1, np.float32)}
 
@@ -125,7 +126,7 @@ def quantise(graph: bytes, feeds: Iterator[dict[str, Any]]) -> bytes:
 def measure(graph: bytes, quantised: bytes, folders: Sequence[Path], every: int) -> Variant:
     """PSNR and speed of a quantised graph beside float32, in one run on this machine."""
     both = [OnnxDenoiser.load(name, each, 0) for name, each in (("fp32", graph), ("int8", quantised))]
-    rows = [row for folder in folders for row in evaluate(folder, both, [*STANDARD], every)]
+    rows = [row for folder in folders for row in evaluate(Folder.read(folder, every), both, [*STANDARD])]
     loss = {
         f"{row.dataset}, {row.corruption}": round(row.mean("fp32", "psnr") - row.mean("int8", "psnr"), 3)
         for row in rows

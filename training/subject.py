@@ -1,26 +1,26 @@
 """What is measured: the last checkpoint of a run, or a published model."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from model_store import ModelStore
+from model_store import ModelCard, ModelStore
 from training.errors import DataError
 from training.export import load_run
-from training.graph import to_onnx
+from training.graph import receptive_radius, to_onnx
 from training.network import Network
-from training.peers import OnnxDenoiser
+from training.peers import THREADS, OnnxDenoiser
 from training.recipe import Recipe, load_recipe
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A graph in ONNX Runtime; of a run its recipe and its network as well."""
+    """A graph in ONNX Runtime, with its card if it is published, else its recipe and its network."""
 
     name: str
     graph: bytes
     denoiser: OnnxDenoiser
+    card: ModelCard | None = None
     trained: tuple[Recipe, Network] | None = None
 
     @classmethod
@@ -28,14 +28,15 @@ class Subject:
         """Raises DataError where the run has no checkpoint."""
         recipe, network, _ = load_run(run)
         graph = to_onnx(network)
-        return cls(recipe.name, graph, _loaded(recipe.name, graph), (recipe, network))
+        denoiser = OnnxDenoiser.load(recipe.name, graph, THREADS)
+        return cls(recipe.name, graph, denoiser, trained=(recipe, network))
 
     @classmethod
     def of_model(cls, store: Path, reference: str) -> Self:
         """Raises StoreError where there is no such model."""
         stored = ModelStore(store).resolve(reference)
         graph = stored.read_verified()
-        return cls(stored.card.name, graph, _loaded(stored.card.label, graph))
+        return cls(stored.card.name, graph, OnnxDenoiser.load(stored.card.label, graph, THREADS), stored.card)
 
     @property
     def recipe(self) -> Recipe:
@@ -46,11 +47,16 @@ class Subject:
         """
         return self.trained[0] if self.trained else load_recipe(self.name)
 
+    @property
+    def tiling(self) -> tuple[int, int]:
+        """Overlap and alignment, in pixels, of the tiles that large images are cut into."""
+        if self.card:
+            return self.card.tile_overlap, self.card.alignment
+        assert self.trained is not None
+        network = self.trained[1]
+        return receptive_radius(network), network.alignment
+
     def check_takes_photographs(self) -> None:
         """Raises DataError where it takes gray images or those of one size only."""
         if refusal := self.denoiser.refusal((1, 1, 3)):
             raise DataError(f"{refusal}; leave the folders out, and it is measured on its own test data")
-
-
-def _loaded(name: str, graph: bytes) -> OnnxDenoiser:
-    return OnnxDenoiser.load(name, graph, threads=len(os.sched_getaffinity(0)))

@@ -1,4 +1,5 @@
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -92,6 +93,7 @@ def test_nothing_is_overwritten_by_mistake(frames: Path, tmp_path: Path) -> None
         (("denoise", "README.md", "-o", "/dev/null/x", "--model", "nobody"), 1, "no model 'nobody'"),
         (("models", "show", "../x"), 1, "is not a model name"),
         (("models", "verify", "--store", "absent"), 1, "holds no models"),
+        (("models", "update-cards", "--store", "absent"), 1, "holds no models"),
         (("serve", "--port", "0"), 1, "QUIETFRAME_PORT: Input should be greater"),
         (("serve", "--store", "absent"), 1, "no model 'frames-balanced' in the store; there is: none"),
         (("serve", "--device", "cuda"), 1, "device=cuda"),
@@ -121,6 +123,18 @@ def test_models_are_listed_shown_and_verified() -> None:
     verified = quietframe("models", "verify", "--store", default_root())
     assert verified.returncode == 0
     assert "ok  frames-balanced/1  " in verified.stdout
+
+
+def test_cards_are_printed_and_brought_up_to_date_past_a_broken_one(tmp_path: Path) -> None:
+    for name in ("mnist-conv", "mnist-linear"):
+        shutil.copytree(default_root() / name, tmp_path / name)
+        (tmp_path / name / "1" / "README.md").unlink()
+    (tmp_path / "mnist-conv" / "1" / "card.json").write_text("{}")
+    updated = quietframe("models", "update-cards", "--store", tmp_path)
+    assert updated.returncode == 1
+    assert "mnist-conv/1/card.json is not a valid card" in updated.stderr
+    page = (tmp_path / "mnist-linear" / "1" / "README.md").read_text("utf-8")
+    assert quietframe("models", "card", "mnist-linear:1").stdout == page
 
 
 def test_serve_answers_on_loopback_only_and_health_sees_it() -> None:

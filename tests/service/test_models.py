@@ -1,6 +1,10 @@
 """Every published model on a real server: images over /v1 and /v2, codes and points over /v2."""
 
 import io
+import json
+import re
+import subprocess
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -10,7 +14,7 @@ import tritonclient.grpc
 import tritonclient.http
 from PIL import Image
 
-from model_store import ModelCard, ModelStore, default_root
+from model_store import ModelCard, ModelStore, card_markdown, default_root
 from tests.conftest import Server
 
 CARDS = {stored.card.name: stored.card for stored in ModelStore(default_root())}
@@ -109,6 +113,21 @@ def test_an_image_goes_through_its_code_and_back(server: Server) -> None:
         assert np.abs(np.asarray(image).astype(int) - direct[0, :, :, 0]).max() <= 1
     metadata = httpx.get(f"{server.url}/v2/models/{decoder}").json()
     assert metadata["inputs"] == [{"name": "latent", "datatype": "FP32", "shape": [-1, 2]}]
+
+
+@pytest.mark.parametrize("card", CARDS.values(), ids=lambda card: card.name)
+def test_the_request_on_a_card_is_answered(server: Server, card: ModelCard, tmp_path: Path) -> None:
+    (request,) = re.findall(r"```sh\n(.*?)```", card_markdown(card), re.DOTALL)
+    if card.takes_image:
+        (tmp_path / "noisy.png").write_bytes(png(fitting(card)))
+    command = request.replace("localhost:3000", f"127.0.0.1:{server.port}")
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done
+    if card.takes_image and card.gives_image:
+        with Image.open(tmp_path / "clean.png") as image:
+            assert image.format == "PNG"
+    else:
+        assert [each["name"] for each in json.loads(done.stdout)["outputs"]]
 
 
 def test_points_come_closer_to_their_curve(server: Server) -> None:

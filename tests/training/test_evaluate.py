@@ -1,0 +1,227 @@
+"""The suite: what it measures is there where it was put, and a stranger's ONNX file is a peer."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx.parser
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from model_store import default_root
+from training import frontier, legibility
+from training.cases import STANDARD, Folder, Pair
+from training.cli import main
+from training.corruption import Photo
+from training.errors import DataError
+from training.identity import change
+from training.onnx_peer import OnnxPeer
+from training.seams import seams
+from training.subject import Subject
+
+TINY = (160, 176)
+
+
+@pytest.fixture
+def images(photo: Photo, tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(photo[40 * number :, 60 * number :][: TINY[0], : TINY[1]]).save(
+            folder / f"{number}.png"
+        )
+    return folder
+
+
+def onnx_file(path: Path, inputs: str, body: str, output: str = "float[N, C, h, w] y") -> Path:
+    text = f'<ir_version: 10, opset_import: ["" : 18]> peer ({inputs}) => ({output}) {{ {body} }}'
+    path.write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    return path
+
+
+def test_a_peer_of_even_sizes_is_padded_and_told_the_noise(photo: Photo, tmp_path: Path) -> None:
+    body = """folded = SpaceToDepth <blocksize = 2> (x) open = DepthToSpace <blocksize = 2> (folded)
+        zero = Sub (open, open) level = Add (zero, sigma) y = Add (open, level)"""
+    inputs = "float[N, 3, H, W] x, float[1, 1, 1, 1] sigma"
+    peer = OnnxPeer.load(onnx_file(tmp_path / "even.onnx", inputs, body), threads=1)
+    assert (peer.name, peer.multiple) == ("even", 2)
+    odd = np.minimum(photo[:33, :35], 200)
+    told = peer(odd, 25.0)
+    assert told is not None
+    assert np.array_equal(told, odd + 25)
+    assert peer(odd, None) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_peer_answers_the_colour_it_was_made_for(channels: int, photo: Photo, tmp_path: Path) -> None:
+    file = onnx_file(tmp_path / "same.onnx", f"float[N, {channels}, H, W] x", "y = Identity (x)")
+    peer = OnnxPeer.load(file, threads=1)
+    gray = np.repeat(photo[..., :1], 3, axis=2)
+    mine, other = (gray, photo) if channels == 1 else (photo, gray)
+    answer = peer(mine, None)
+    assert answer is not None
+    assert np.array_equal(answer, mine)
+    assert peer(other, None) is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body", "said"),
+    [
+        ("uint8[N, H, W, 3] x", "y = Cast <to = 1> (x)", "takes x tensor(uint8)"),
+        ("float[N, 4, H, W] x", "y = Identity (x)", "a peer takes float32 [N, 1 or 3, H, W]"),
+        ("float[N, 3, 64, 64] x", "y = Identity (x)", "takes x tensor(float) ['N', 3, 64, 64]"),
+        ("float[N, 3, H, W] x, float[1] level", "y = Add (x, level)", "level tensor(float) [1]"),
+        ("float[N, 3, H, W] x", "y = GlobalAveragePool (x)", "no image of the input's size back"),
+    ],
+)
+def test_what_is_no_peer_is_refused_in_a_line(inputs: str, body: str, said: str, tmp_path: Path) -> None:
+    file = onnx_file(tmp_path / "odd.onnx", inputs, body)
+    with pytest.raises(DataError) as refused:
+        OnnxPeer.load(file, threads=1)
+    assert str(refused.value).startswith(str(file))
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_change_of_a_clean_image_is_measured(photo: Photo) -> None:
+    clean = np.clip(photo, 10, 240)
+    warmer = clean + np.array([3, 0, 0], np.uint8)
+    shifted = change("a", clean, warmer)
+    assert shifted.shift == pytest.approx((3, 0, 0))
+    assert shifted.brightness == pytest.approx(3 * 0.299)
+    assert shifted.pattern == pytest.approx(0, abs=1e-9)
+    assert shifted.psnr == pytest.approx(10 * math.log10(255**2 / 3))
+    rows, columns = np.indices(clean.shape[:2])
+    squares = np.where((rows + columns) % 2, 2, 0).astype(np.uint8)
+    board = clean + squares[..., None]
+    assert change("a", clean, board).pattern == pytest.approx(1), "half of what it jumps by"
+    noise = np.random.default_rng(0).integers(0, 3, clean.shape, np.uint8)
+    assert change("a", clean, clean + noise).pattern < 0.05
+    assert change("a", clean, clean).psnr == 100
+
+
+def test_a_seam_is_found_where_the_overlap_is_too_small(images: Path) -> None:
+    subject = Subject.of_model(default_root(), "frames-balanced")
+    pairs = list(Folder.read(images, every=3).pairs("gaussian 25"))
+    (promised,) = seams(subject, pairs)
+    assert promised.near == 1
+    assert subject.card is not None
+    careless = dataclasses.replace(subject, card=subject.card.model_copy(update={"tile_overlap": 0}))
+    (seen,) = seams(careless, pairs)
+    assert seen.near < 1
+    assert seen.worst > promised.worst
+    small = [Pair("small", np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40, 3), np.uint8), None)]
+    assert seams(subject, small) == []
+
+
+@pytest.mark.parametrize("height", legibility.HEIGHTS)
+@pytest.mark.parametrize("contrast", legibility.CONTRASTS)
+def test_letters_are_read_where_they_are_to_be_seen(height: int, contrast: int) -> None:
+    page = legibility.page(height, contrast, seed=0)
+    clean = legibility.read(page, page.image)
+    assert clean["matched"] == 1
+    assert clean["Otsu"] > 0.95
+    darker = legibility.read(page, (page.image * 0.4).astype(np.uint8))
+    assert darker["matched"] > 0.9, "neither contrast nor brightness matters"
+    lost = np.random.default_rng(0).integers(0, 256, page.image.shape, np.uint8)
+    assert max(legibility.read(page, lost).values()) < 0.15
+
+
+COORDINATES = st.integers(1, 6).map(float)
+
+
+@given(st.dictionaries(st.text(max_size=3), st.builds(frontier.Point, COORDINATES, COORDINATES), min_size=1))
+def test_the_front_is_what_nobody_beats(points: dict[str, frontier.Point]) -> None:
+    front = {points[name] for name in frontier.front(points)}
+    beaten = {
+        point
+        for point in points.values()
+        for other in points.values()
+        if other != point and other.psnr >= point.psnr and other.ms <= point.ms
+    }
+    assert front == set(points.values()) - beaten
+
+
+def test_every_point_is_named_however_crowded() -> None:
+    points = {f"peer {number}": frontier.Point(30.0, 100.0) for number in range(15)}
+    (place,) = frontier.frontier(points, "peer 3", threads=2).axes
+    assert {text.get_text() for text in place.texts} == set(points)
+
+
+def test_every_nth_image_has_the_noise_it_has_among_all(images: Path) -> None:
+    all_of_them = list(Folder.read(images).pairs("gaussian 50, gray"))
+    some = list(Folder.read(images, every=2).pairs("gaussian 50, gray"))
+    assert [pair.name for pair in some] == ["0.png", "2.png"]
+    assert np.array_equal(some[1].noisy, all_of_them[2].noisy)
+
+
+def test_what_is_wrong_with_a_folder_is_said_first(photo: Photo, tmp_path: Path) -> None:
+    Image.fromarray(photo).save(tmp_path / "a_noisy.png")
+    with pytest.raises(DataError, match=r"no a_reference\.png beside it"):
+        Folder.read(tmp_path)
+    Image.fromarray(photo[1:]).save(tmp_path / "a_reference.png")
+    with pytest.raises(DataError, match=r"a_noisy\.png has not the size of a_reference\.png"):
+        Folder.read(tmp_path)
+    Image.fromarray(photo).save(tmp_path / "a_reference.png")
+    (pair,) = Folder.read(tmp_path).pairs("real noise")
+    assert np.array_equal(pair.noisy, photo)
+    (tmp_path / "stamp").mkdir()
+    Image.fromarray(photo[:5]).save(tmp_path / "stamp" / "s.png")
+    with pytest.raises(DataError, match=r"s\.png is 451x5; SSIM needs 7"):
+        Folder.read(tmp_path / "stamp")
+
+
+def test_the_suite_writes_tables_and_pictures(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(legibility, "HEIGHTS", (8,))
+    peer = onnx_file(tmp_path / "nothing|done.onnx", "float[N, 3, H, W] x", "y = Identity (x)")
+    out, measure = tmp_path / "out", ["evaluate", "--suite", "standard", "--every", "2", str(images)]
+    few = ["--no-peers", "--only", "gaussian 25", "--only", "gaussian 50, gray"]
+    done = CliRunner().invoke(main, [*measure, *few, "--peer", str(peer), "--out", str(out)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    found = json.loads((out / "table.json").read_text("utf-8"))
+    colour, gray = found["rows"]
+    assert list(colour["scores"]) == ["noisy", "nothing|done", found["model"]]
+    assert "nothing|done" not in gray["scores"]
+    for noisy, same, ours in zip(
+        *(colour["scores"][n] for n in ("noisy", "nothing|done", found["model"])), strict=True
+    ):
+        assert same["psnr"] == noisy["psnr"] < ours["psnr"] - 5
+    assert {each["images"] for each in found["identity"]} == {"as they are", "halved", "free of noise"}
+    assert [each["near"] for each in found["seams"]["images"]] == [1, 1]
+    assert len(found["legibility"]) == 9
+    text = (out / "table.md").read_text("utf-8")
+    assert f"| gaussian 25 | {np.mean([each['psnr'] for each in colour['scores']['noisy']]):.2f} / " in text
+    for picture in ("frontier.png", "sheet.png"):
+        assert np.asarray(Image.open(out / picture).convert("L")).std() > 5
+    assert (out / "frontier.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--without", "dncnn"], "'dncnn'; there are: nlm, wavelet, bm3d"),
+        (["--only", "rain"], f"'rain'; there are: {', '.join(STANDARD)}"),
+        (["--suite", "standard"], "name folders of clean ones"),
+        (["--suite", "standard", "a/clean", "b/clean"], "two folders are called clean"),
+        (["--peer", "twin.onnx", "--peer", "twin.onnx", "--no-peers"], "the second twin of the table"),
+        (["--peer", "text.onnx"], "text.onnx is no ONNX file that can be run"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(
+    options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx_file(Path("twin.onnx"), "float[N, 3, H, W] x", "y = Identity (x)")
+    Path("text.onnx").write_text("text")
+    for folder in ("a", "b"):
+        Path(folder, "clean").mkdir(parents=True)
+    done = CliRunner().invoke(main, ["evaluate", *options])
+    assert done.exit_code != 0
+    assert said in done.output
