@@ -13,14 +13,14 @@ from typing import Any, Literal, get_args
 
 import click
 
-from model_store import ModelStore, StoreError, card_markdown
-from model_store.store import PAGE_FILE
+from model_store import ModelStore, StoreError
+from service.cli_models import models
+from service.cli_options import STORE, chosen_store, set_settings
 from service.errors import StartError
 from service.settings import ImageFormat, Settings, load_settings
 from service.tracing import check_tracing
 
 FORMATS = click.Choice(get_args(ImageFormat))
-STORE = click.option("--store", "model_store", type=click.Path(path_type=Path), help="folder of models")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="where to run")
 
 
@@ -49,7 +49,7 @@ def main() -> None:
 @STORE
 def serve(**options: Any) -> None:
     """Start the service, HTTP and gRPC. Every QUIETFRAME_* variable of service/settings.py applies."""
-    _set(options)
+    set_settings(options)
     settings = load_settings()
     _check_port_is_free(settings.host, settings.port, "--port")
     if settings.grpc_port:
@@ -107,7 +107,7 @@ def denoise(
     from service.files import denoise_files, plan_files
     from service.pipeline import Order, Pipeline
 
-    _set(options)
+    set_settings(options)
     settings = load_settings()
     jobs = plan_files(paths, out, format)
     pipeline = Pipeline(settings.model_copy(update={"default_model": model or settings.default_model}))
@@ -150,7 +150,7 @@ def video(
         raise click.ClickException("videos need PyAV: pip install 'quietframe[video]'") from None
     from service.pipeline import Order, Pipeline
 
-    _set(options)
+    set_settings(options)
     settings = load_settings()
     chosen = model or settings.default_model
     if server:
@@ -201,7 +201,7 @@ def archive(
     from service.archive.plan import Terms, plan_archive
     from service.archive.run import run_archive
 
-    store = _store(options)
+    store = chosen_store(options)
     settings = load_settings()
     card = store.resolve(model or settings.default_model).card
     name = f"{card.name}:{card.version}"  # a version that is published meanwhile must not mix in
@@ -209,74 +209,7 @@ def archive(
     sys.exit(run_archive(plan_archive(source, dest, terms), settings, address, engines, cores))
 
 
-@main.group()
-def models() -> None:
-    """Look at the models of the store."""
-
-
-@models.command("list")
-@STORE
-def list_models(**options: Any) -> None:
-    """Every version: name, parameters, multiply-adds, summary."""
-    for stored in _store(options):
-        card = stored.card
-        size = f"{card.parameters / 1000:.0f}k parameters, {card.macs_per_pixel / 1000:.1f}k MAC/pixel"
-        click.echo(f"{card.name}:{card.version}  {size}  {card.summary}")
-
-
-@models.command()
-@click.argument("reference")
-@STORE
-def show(reference: str, **options: Any) -> None:
-    """The card of `name` or `name:version`, as JSON."""
-    click.echo(_store(options).resolve(reference).card.model_dump_json(indent=2))
-
-
-@models.command("card")
-@click.argument("reference")
-@STORE
-def print_card(reference: str, **options: Any) -> None:
-    """The card of `name` or `name:version` for people, as Markdown."""
-    click.echo(card_markdown(_store(options).resolve(reference).card), nl=False)
-
-
-@models.command("update-cards")
-@STORE
-def update_cards(**options: Any) -> None:
-    """Write README.md, the card for people, into every version where it is missing or old.
-
-    Exit status: 0 all are as their cards, 1 some are not (each is named), 2 wrong usage.
-    """
-    store, failed = _store(options), False
-    if not store.names():
-        raise click.ClickException(f"{store.root} holds no models")
-    for reference in (f"{name}:{version}" for name in store.names() for version in store.versions(name)):
-        try:
-            stored = store.resolve(reference)
-            if stored.update_page():
-                click.echo(f"wrote {stored.folder / PAGE_FILE}")
-        except StoreError as error:
-            failed = True
-            click.echo(f"failed: {error}", err=True)
-    if failed:
-        sys.exit(1)
-
-
-@models.command()
-@click.argument("reference", required=False)
-@STORE
-def verify(reference: str | None, **options: Any) -> None:
-    """Check the hash of one model, or of all."""
-    store = _store(options)
-    chosen = [store.resolve(reference)] if reference else list(store)
-    if not chosen:
-        raise click.ClickException(f"{store.root} holds no models")
-    for stored in chosen:
-        for precision, sha256 in stored.card.hashes.items():
-            stored.read_verified(precision)
-            click.echo(
-                f"ok  {stored.card.label}  {sha256}" + ("" if precision == "fp32" else f"  {precision}")
-            )
+main.add_command(models)
 
 
 @main.command()
@@ -284,7 +217,7 @@ def verify(reference: str | None, **options: Any) -> None:
 @click.option("--port", type=int, help="default 3000")
 def health(**options: Any) -> None:
     """Exit status 0 if the service on this host is ready, else 1."""
-    _set(options)
+    set_settings(options)
     settings = load_settings()
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
     url = f"{'https' if settings.tls_cert else 'http'}://{host}:{settings.port}/readyz"
@@ -314,18 +247,6 @@ def _own_certificate(settings: Settings) -> list[urllib.request.HTTPSHandler]:
     context = ssl.create_default_context(cafile=str(settings.tls_cert))
     context.check_hostname = False
     return [urllib.request.HTTPSHandler(context=context)]
-
-
-def _set(options: dict[str, Any]) -> None:
-    """Command line options are settings given for one run."""
-    for name, value in options.items():
-        if value is not None:
-            os.environ[f"QUIETFRAME_{name.upper()}"] = str(value)
-
-
-def _store(options: dict[str, Any]) -> ModelStore:
-    _set(options)
-    return ModelStore(load_settings().model_store)
 
 
 def _private_folder(port: int) -> str:
