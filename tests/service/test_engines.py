@@ -21,7 +21,7 @@ def store(tmp_path: Path, shipped: StoredModel) -> ModelStore:
 
 def publish(store: ModelStore, shipped: StoredModel) -> int:
     version = store.next_version(NAME)
-    card = shipped.card.model_copy(update={"version": version})
+    card = shipped.card.model_copy(update={"version": version, "variants": ()})
     store.publish(card, shipped.read_verified(), {})
     return version
 

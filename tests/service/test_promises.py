@@ -216,7 +216,7 @@ def test_models_are_changed_while_serving(tmp_path: Path, frame: bytes, shipped:
     store = ModelStore(tmp_path)
 
     def publish(version: int) -> None:
-        card = shipped.card.model_copy(update={"version": version})
+        card = shipped.card.model_copy(update={"version": version, "variants": ()})
         store.publish(card, shipped.read_verified(), {})
 
     publish(1)

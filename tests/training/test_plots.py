@@ -131,6 +131,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, shipped: StoredModel) -> Mod
             "outputs": (tensors[answer],),
             "colour": "gray",
             "corruption": (Corruption(kind="gaussian", share=1, levels={"sigma": [20, 40]}),),
+            "variants": (),
             "training_data": (TrainingData(name="MNIST", licence="none", images=1),),
         }
         store.publish(shipped.card.model_copy(update=change), graph, {})

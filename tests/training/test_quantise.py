@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from model_store import CorruptModelError, ModelStore, StoredModel, Variant
+from model_store import CorruptModelError, ModelStore, StoredModel, Variant, default_root
 from service.engine import Engine
 from service.pipeline import Order, Pipeline
 from service.precision import choose_precision, multiplies_bytes
@@ -24,13 +24,18 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
+def float_only() -> StoredModel:
+    return ModelStore(default_root()).resolve("frames-balanced:1")
+
+
+@pytest.fixture(scope="module")
 def quantised(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
-    """The shipped model, published anew with an int8 variant that was measured on one small picture."""
+    """That model, published anew with an int8 variant that was measured on one small picture."""
     folder = tmp_path_factory.mktemp("quantised")
     for name, pixels in (("photos", skimage.data.coffee()), ("held-out", skimage.data.astronaut()[:96, :96])):
         (folder / name).mkdir()
         Image.fromarray(pixels).save(folder / name / "photo.png")
-    given = ["frames-balanced", str(folder / "held-out"), "--photos", str(folder / "photos")]
+    given = ["frames-balanced:1", str(folder / "held-out"), "--photos", str(folder / "photos")]
     done = CliRunner().invoke(
         main,
         ["quantise", *given, "--into", str(folder / "store"), "--most-loss", "1", "--least-speed", "0"],
@@ -50,7 +55,11 @@ def noisy(photo: Pixels) -> Pixels:
 def denoised(stored: StoredModel, noisy: Pixels, precision: str, tile: int = 2**20) -> Pixels:
     async def work() -> Pixels:
         store = stored.folder.parent.parent
-        pipeline = Pipeline(Settings(model_store=store, precision=precision, max_tile_pixels=tile))
+        model = f"{stored.card.name}:{stored.card.version}"
+        settings = Settings(
+            model_store=store, default_model=model, precision=precision, max_tile_pixels=tile
+        )
+        pipeline = Pipeline(settings)
         try:
             return (await pipeline.denoise(noisy, Order(format="raw"))).pixels
         finally:
@@ -60,11 +69,11 @@ def denoised(stored: StoredModel, noisy: Pixels, precision: str, tile: int = 2**
 
 
 def test_int8_is_the_same_network_rounded(
-    quantised: StoredModel, shipped: StoredModel, photo: Pixels, noisy: Pixels
+    quantised: StoredModel, float_only: StoredModel, photo: Pixels, noisy: Pixels
 ) -> None:
     plain, small = (denoised(quantised, noisy, precision) for precision in ("fp32", "int8"))
-    assert quantised.read_verified() == shipped.read_verified()
-    assert np.array_equal(plain, denoised(shipped, noisy, "int8")), "a version without int8 runs as it is"
+    assert quantised.read_verified() == float_only.read_verified()
+    assert np.array_equal(plain, denoised(float_only, noisy, "int8")), "a version without int8 runs as it is"
     assert not np.array_equal(plain, small)
     assert peak_signal_noise_ratio(plain, small) > 40
     assert peak_signal_noise_ratio(photo, small) > peak_signal_noise_ratio(photo, plain) - 0.2
