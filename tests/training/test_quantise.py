@@ -56,9 +56,7 @@ def denoised(stored: StoredModel, noisy: Pixels, precision: str, tile: int = 2**
     async def work() -> Pixels:
         store = stored.folder.parent.parent
         model = f"{stored.card.name}:{stored.card.version}"
-        settings = Settings(
-            model_store=store, default_model=model, precision=precision, max_tile_pixels=tile
-        )
+        settings = Settings(model_store=store, default_model=model, precision=precision, max_tile_pixels=tile)
         pipeline = Pipeline(settings)
         try:
             return (await pipeline.denoise(noisy, Order(format="raw"))).pixels
