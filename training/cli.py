@@ -73,7 +73,7 @@ def fit(
 
 @main.command("own-camera")
 @click.argument("frames", type=FOLDER)
-@click.option("--begin-with", type=FOLDER, help="run to begin with; default the published frames-balanced")
+@click.option("--begin-with", type=FOLDER, help="run to begin with; default the published frames-camera")
 @click.option("--run", type=click.Path(path_type=Path), default=Path("runs/own-camera"), show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=120, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 import warnings
 
 import numpy as np
@@ -78,6 +79,15 @@ def _splice(shell: onnx.ModelProto, core: onnx.ModelProto) -> onnx.ModelProto:
     del shell.opset_import[:]
     shell.opset_import.extend([onnx.helper.make_opsetid("", OPSET)])
     return shell
+
+
+def weight_name(initializer: str) -> str:
+    """What a weight of a published graph is called in its network; empty for a constant.
+
+    The first graphs have `network.` where today's have `weights.`.
+    """
+    found = re.search(r"/(?:weights|network)\.(.+)", initializer)
+    return found[1] if found else ""
 
 
 def check_parity(part: Part, model: bytes) -> None:

@@ -15,12 +15,13 @@ from training.data import read_photos
 from training.errors import DataError, NotBetterError
 from training.export import load_run
 from training.fit import Denoiser
+from training.graph import weight_name
 from training.networks import ResidualUNet
 from training.recipe import Recipe, load_recipe
 from training.self_supervised import Outcome, Tuning, fine_tune
 
 NAME = "own-camera"
-BASE = "frames-balanced"
+BASE = "frames-camera"
 
 _Base = tuple[Recipe, ResidualUNet, list[dict[str, Any]]]
 
@@ -37,7 +38,7 @@ def adapt(
     Args:
         frames: folder of noisy frames of one camera, straight from it; files that cannot be read or
             are smaller than a patch are named in the log and skipped.
-        begin_with: a run of the production network; None is the published one.
+        begin_with: a run of the production network; None is the published frames-camera.
         run: where last.ckpt is written, if the network is better than before.
 
     Raises:
@@ -48,7 +49,7 @@ def adapt(
     last = run / "last.ckpt"
     if last.exists():
         raise DataError(f"{last} exists already; give another --run")
-    base, network, earlier = _of_run(begin_with) if begin_with else _published()
+    base, network, earlier = _of_run(begin_with) if begin_with else published()
     photos = read_photos(frames, tuning.patch)
     begun = time.monotonic()
     outcome = fine_tune(network, photos, tuning, each_step)
@@ -89,18 +90,16 @@ def _of_run(run: Path) -> _Base:
     return recipe, network, [*effort.earlier, {**trained, "steps": effort.steps, "minutes": effort.minutes}]
 
 
-def _published() -> _Base:
+def published() -> _Base:
     """The newest published model; its weights have their names in the graph."""
     stored = ModelStore(default_root()).resolve(BASE)
     recipe = load_recipe(BASE)
     network = build_network(recipe)
     assert isinstance(network, ResidualUNet)
     graph = onnx.load_from_string(stored.read_verified()).graph
-    named = {
-        each.name.rpartition("/network.")[2]: each for each in graph.initializer if "/network." in each.name
-    }
+    found = {weight_name(each.name): each for each in graph.initializer}
     try:
-        weights = {name: torch.tensor(numpy_helper.to_array(each)) for name, each in named.items()}
+        weights = {name: torch.tensor(numpy_helper.to_array(each)) for name, each in found.items() if name}
         network.load_state_dict(weights)
     except RuntimeError:
         raise DataError(

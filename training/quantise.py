@@ -30,9 +30,10 @@ from training.data import image_files, read_rgb
 from training.errors import DataError, NotBetterError
 from training.evaluate import evaluate
 from training.export import ATTRIBUTION, publish
+from training.graph import weight_name
 from training.peers import OnnxDenoiser
 
-_FINEST = tuple(f"network/network.{part}." for part in ("head", "tail", "encoder.0", "decoder.0", "down.0"))
+FINEST = ("head.", "tail.", "encoder.0.", "decoder.0.", "down.0.")
 _TURNS, _SIDE = 3, 192  # patches of each corruption, pixels
 _FRAME = (360, 640)
 _ROUNDS = 7
@@ -105,7 +106,7 @@ def quantise(graph: bytes, feeds: Iterator[dict[str, Any]]) -> bytes:
     chosen = [
         node.name
         for node in model.graph.node
-        if node.op_type == "Conv" and not node.input[1].startswith(_FINEST)
+        if node.op_type == "Conv" and not weight_name(node.input[1]).startswith(FINEST)
     ]
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "quantised.onnx"

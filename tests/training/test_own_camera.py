@@ -1,15 +1,19 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import skimage.data
+import torch
 from PIL import Image
 
+from model_store import ModelStore, default_root
 from training.corruption import Gaussian, to_float, to_uint8
 from training.errors import DataError, NotBetterError
 from training.export import load_run
 from training.fit import fit
-from training.own_camera import adapt
+from training.networks import denoise_uint8
+from training.own_camera import BASE, adapt, published
 from training.recipe import Recipe
 from training.self_supervised import Tuning
 
@@ -42,3 +46,14 @@ def test_a_run_is_adapted_to_a_folder_of_noisy_frames_or_left_alone(
     assert all((found[name] == expected[name]).all() for name in expected)
     with pytest.raises(DataError, match="exists already"):
         adapt(frames, begun, tmp_path / "better")
+
+
+def test_the_published_network_is_read_from_its_graph() -> None:
+    stored = ModelStore(default_root()).resolve(BASE)
+    frame = np.random.default_rng(0).integers(0, 256, (1, 40, 64, 3), np.uint8)
+    feeds = {"image": frame, "strength": np.ones(1, np.float32)}
+    (expected,) = ort.InferenceSession(stored.read_verified()).run(None, feeds)
+    _, network, _ = published()
+    with torch.no_grad():
+        found = denoise_uint8(network, torch.from_numpy(frame), torch.ones(1)).numpy()
+    assert np.abs(found.astype(int) - expected).max() <= 1

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 import skimage.data
 from click.testing import CliRunner
@@ -18,7 +19,8 @@ from service.precision import choose_precision, multiplies_bytes
 from service.settings import Settings
 from training.cli import main
 from training.errors import NotBetterError
-from training.quantise import Bounds, check_worth
+from training.graph import weight_name
+from training.quantise import FINEST, Bounds, check_worth
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -76,6 +78,14 @@ def test_int8_is_the_same_network_rounded(
     assert peak_signal_noise_ratio(plain, small) > 40
     assert peak_signal_noise_ratio(photo, small) > peak_signal_noise_ratio(photo, plain) - 0.2
     assert np.array_equal(small, denoised(quantised, noisy, "int8", tile=2**16)), "tiles join without a seam"
+
+
+@pytest.mark.parametrize("reference", ["frames-balanced:1", "frames-camera"])
+def test_the_finest_level_is_found_in_graphs_of_any_age(reference: str) -> None:
+    graph = onnx.load_model_from_string(ModelStore(default_root()).resolve(reference).read_verified()).graph
+    names = [weight_name(each.name) for each in graph.initializer]
+    for part in FINEST:
+        assert any(name.startswith(part) for name in names)
 
 
 def test_auto_takes_int8_where_the_cpu_multiplies_bytes(quantised: StoredModel) -> None:
