@@ -18,7 +18,7 @@ from model_store.errors import (
     StoreError,
     VersionExistsError,
 )
-from model_store.markdown import card_markdown
+from model_store.markdown import card_markdown, markdown_table
 from model_store.store import ModelStore, StoredModel, default_root, model_file, parse_reference
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "VersionExistsError",
     "card_markdown",
     "default_root",
+    "markdown_table",
     "model_file",
     "parse_reference",
 ]

@@ -117,7 +117,7 @@ def _tensors(card: ModelCard) -> str:
         return (direction, f"`{tensor.name}`", tensor.dtype, f"`[{shape}]`", meaning)
 
     lines = [line("in", each) for each in card.inputs] + [line("out", each) for each in card.outputs]
-    return _table(("", "name", "type", "shape", "what it holds"), lines)
+    return markdown_table(("", "name", "type", "shape", "what it holds"), lines)
 
 
 def _tiles(card: ModelCard) -> str:
@@ -140,21 +140,27 @@ def _metrics(card: ModelCard) -> str:
             for each in card.metrics
         ]
         said = "PSNR in dB / SSIM, means over images; higher is better.\n\n"
-        parts.append(said + _table(("images", "corruption", "noisy", "restored"), rows))
+        parts.append(said + markdown_table(("images", "corruption", "noisy", "restored"), rows))
     if card.figures:
-        parts.append(_table(("measured", ""), [(name, f"{value:g}") for name, value in card.figures.items()]))
+        parts.append(
+            markdown_table(("measured", ""), [(name, f"{value:g}") for name, value in card.figures.items()])
+        )
     return "\n\n".join(parts) or "Nothing was measured."
 
 
 def _data(card: ModelCard) -> str:
     rows = [(each.name, str(each.images), each.licence) for each in card.training_data]
-    return _table(("data", "used", "licence"), rows)
+    return markdown_table(("data", "used", "licence"), rows)
 
 
 def _corruption(card: ModelCard) -> str:
     rows = [(each.kind, f"{each.share:.0%}", _levels(each.levels)) for each in card.corruption]
     said = "It was corrupted on the way, with these shares and levels (sigma in levels of 255):\n\n"
-    return said + _table(("corruption", "share", "levels"), rows) if rows else "Its corruption is not stated."
+    return (
+        said + markdown_table(("corruption", "share", "levels"), rows)
+        if rows
+        else "Its corruption is not stated."
+    )
 
 
 def _levels(levels: dict[str, Any]) -> str:
@@ -187,7 +193,7 @@ def _facts(card: ModelCard) -> str:
         *((f"in {each.precision}", _variant(each)) for each in card.variants),
         ("made", f"{card.created:%Y-%m-%d}, commit {card.git_commit[:12]}, {libraries}"),
     ]
-    return _table(("", ""), rows)
+    return markdown_table(("", ""), rows)
 
 
 def _variant(variant: Variant) -> str:
@@ -208,7 +214,8 @@ def _training(card: ModelCard) -> Iterable[str]:
     yield f"seed {card.seed}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; what a cell holds ends neither its cell nor its line."""
     lines = [f"| {' | '.join(map(_cell, cells))} |" for cells in (header, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from model_store import markdown_table
 from training.cases import Folder
 from training.corruption import Photo
 from training.evaluate import psnr
 from training.peers import Denoiser
-from training.tables import markdown
 
 _LUMA = np.array((0.299, 0.587, 0.114))  # ITU-R BT.601
 _PERIOD = 8  # of the blocks of JPEG, and of networks that halve the image up to three times
@@ -98,7 +98,7 @@ def as_table(found: Sequence[Identity]) -> str:
                 ]
             )
     header = ["clean images", "denoiser", "PSNR, mean / worst", "shift of R G B / largest", "brightness"]
-    return markdown([*header, "8x8 pattern"], lines)
+    return markdown_table([*header, "8x8 pattern"], lines)
 
 
 def _halved(images: Iterable[tuple[str, Photo]]) -> Iterator[tuple[str, Photo]]:

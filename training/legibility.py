@@ -20,10 +20,10 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage.filters import threshold_otsu
 from tqdm import tqdm
 
+from model_store import markdown_table
 from training.cases import STANDARD
 from training.corruption import Photo
 from training.peers import Denoiser
-from training.tables import markdown
 
 CHARACTERS = "ABCDEFGHJKLMNPRSTUVWXYZ0123456789"  # plates have no I, O or Q
 HEIGHTS = (8, 12, 16)  # of capitals, pixels
@@ -122,7 +122,7 @@ def as_table(found: Sequence[Reading], ours: str) -> str:
     for corruption in CORRUPTIONS:
         chosen = [each for each in found if each.corruption == corruption]
         lines.append([f"{corruption}, mean", "", "", *(_cell(chosen, name) for name in names)])
-    return markdown(["corruption", "height", "contrast", *names], lines)
+    return markdown_table(["corruption", "height", "contrast", *names], lines)
 
 
 def _cell(readings: Sequence[Reading], name: str) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from model_store import markdown_table
 from training.cases import Pair
 from training.corruption import Photo
 from training.subject import Subject
-from training.tables import markdown
 
 CORRUPTION = "gaussian 25"  # where there is no real noise
 NEAR = 2  # levels of 255
@@ -53,7 +53,9 @@ def as_table(found: dict[str, list[Seams]]) -> str:
         for dataset, images in found.items()
         if images
     ]
-    return markdown(["images", "within 2 levels of the whole, mean / worst", "largest difference"], lines)
+    return markdown_table(
+        ["images", "within 2 levels of the whole, mean / worst", "largest difference"], lines
+    )
 
 
 def _restored(subject: Subject, noisy: Photo) -> Photo:

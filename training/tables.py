@@ -1,10 +1,10 @@
 """Measurements as a card keeps them and as people read them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from model_store import Metric
+from model_store import Metric, markdown_table
 from training.evaluate import Row
 
 
@@ -24,14 +24,6 @@ def as_metrics(rows: Sequence[Row], ours: str) -> list[Metric]:
     ]
 
 
-def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; a `|` in a folder's name does not end its cell."""
-    marked = [
-        "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |" for cells in (header, *lines)
-    ]
-    return "\n".join([marked[0], "|" + "---|" * len(header), *marked[1:]])
-
-
 def as_table(rows: Sequence[Row], ours: str) -> str:
     """PSNR in dB / SSIM of each denoiser, gain of ours over the noisy input (mean, worst), ms/MP."""
     names = names_of(rows, ours)
@@ -43,7 +35,7 @@ def as_table(rows: Sequence[Row], ours: str) -> str:
         lines.append([f"{row.dataset} ({len(gains)})", row.corruption, *cells, gain])
     speeds = ["-" if name == "noisy" else f"{ms_per_megapixel(rows, name):.0f}" for name in names]
     lines.append(["all", "ms per megapixel", *speeds, ""])
-    return markdown(["images", "corruption", *names, "gain of ours, mean / worst"], lines)
+    return markdown_table(["images", "corruption", *names, "gain of ours, mean / worst"], lines)
 
 
 def names_of(rows: Sequence[Row], ours: str) -> list[str]:
