@@ -105,7 +105,8 @@ def denoise(
     Exit status: 0 all done, 1 some failed (each is named), 2 wrong usage.
     """
     from service.files import denoise_files, plan_files
-    from service.pipeline import Order, Pipeline
+    from service.order import Order
+    from service.pipeline import Pipeline
 
     set_settings(options)
     settings = load_settings()
@@ -148,7 +149,8 @@ def video(
         from service import video
     except ModuleNotFoundError:
         raise click.ClickException("videos need PyAV: pip install 'quietframe[video]'") from None
-    from service.pipeline import Order, Pipeline
+    from service.order import Order
+    from service.pipeline import Pipeline
 
     set_settings(options)
     settings = load_settings()

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from service.errors import ServiceError
-from service.pipeline import Order, Pipeline
+from service.order import Order
+from service.pipeline import Pipeline
 from service.settings import ImageFormat
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from service.auth import Tokens
 from service.body import FIELD, client_timeout, read_image, while_connected
 from service.errors import BadParameterError, ServiceError
 from service.http_v2 import NOISE_SIGMA, pipeline_of
-from service.pipeline import Denoised, Noise, Order, Pipeline
+from service.order import Denoised, Noise, Order
+from service.pipeline import Pipeline
 from service.settings import ImageFormat, Settings
 
 log = logging.getLogger(__name__)

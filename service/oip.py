@@ -33,7 +33,8 @@ from service.oip_models import (
     quoted,
     reference_of,
 )
-from service.pipeline import Denoised, Noise, Order, Pipeline, together
+from service.order import Denoised, Noise, Order
+from service.pipeline import Pipeline, together
 from service.settings import ImageFormat
 
 _GIVEN = (FILE, PIXELS, LATENT, POINTS)

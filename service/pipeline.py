@@ -31,43 +31,12 @@ from service.errors import (
 )
 from service.fitting import fitted, luma
 from service.noise import noise_sigma
+from service.order import Denoised, Order
 from service.settings import ImageFormat, Settings
 from service.tiling import Tile
 from service.tracing import trace_stages
 
 T = TypeVar("T")
-Noise = Literal["auto"]
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a client wants done with its image; None means the default, and for `noise` not to measure it."""
-
-    model: str | None = None
-    strength: float = 1.0
-    format: ImageFormat | Literal["raw"] | None = None
-    quality: int | None = None
-    noise: Noise | None = None
-
-
-@dataclass(frozen=True)
-class Denoised:
-    """The clean image as pixels and as a file (empty where raw pixels were asked for), and what made it.
-
-    Of an encoder, or of a model of points, `pixels` are float32 `[k]`. `noise_sigma` is that of the
-    input in levels of 255, where it was asked for.
-    """
-
-    pixels: Samples
-    data: bytes
-    format: ImageFormat | Literal["raw"]
-    card: ModelCard
-    seconds: dict[str, float]
-    noise_sigma: float | None = None
-
-    @property
-    def media_type(self) -> str:
-        return "application/octet-stream" if self.format == "raw" else codec.MEDIA_TYPES[self.format]
 
 
 @dataclass(frozen=True)
@@ -147,8 +116,7 @@ class Pipeline:
             raise BadParameterError(
                 f"Model {card.label} does {card.task}, not image to image; ask it over /v2"
             )
-        _check_strength(order, card)
-        _check_noise(order, card)
+        order.check(card)
         source = await self._checked(image, card.scale)
         # What is removed at less than full strength is rounded to whole levels, so it is no measure.
         strengths = [order.strength, 1.0] if order.noise and order.strength < 1 else [order.strength]
@@ -182,8 +150,7 @@ class Pipeline:
         """
         engine = await self.engine(order.model)
         card = engine.card
-        _check_strength(order, card)
-        _check_noise(order, card)
+        order.check(card)
         source = await self._checked(given) if card.takes_image else _numbers(given, card)
         with self._admitted(place, source.pixels):
             begun = time.perf_counter()
@@ -273,18 +240,6 @@ def _measured(card: ModelCard, begun: float, arrived: float, ran: list[Ran]) -> 
     for stage, spent in seconds.items():
         metrics.STAGE_SECONDS.labels(card.label, stage).observe(spent)
     return seconds
-
-
-def _check_strength(order: Order, card: ModelCard) -> None:
-    if not 0 <= order.strength <= 1:
-        raise BadParameterError(f"strength is 0 to 1, not {order.strength}")
-    if order.strength != 1 and not card.takes_strength:
-        raise BadParameterError(f"Model {card.label} has no strength; leave the parameter out")
-
-
-def _check_noise(order: Order, card: ModelCard) -> None:
-    if order.noise and card.task != "denoise":
-        raise BadParameterError(f"Model {card.label} does {card.task}, which measures no noise; leave it out")
 
 
 def _noise(tiles: list[Tile], ran: list[Ran], frame: Pixels) -> float:

@@ -25,7 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from service import codec, oip_models
 from service.codec import Pixels
 from service.errors import ServiceError
-from service.pipeline import Order, Pipeline
+from service.order import Order
+from service.pipeline import Pipeline
 from service.streams import FrameStream
 
 # A frame comes back as a clean one, or as the reason why it does not.

@@ -19,7 +19,8 @@ from service.archive.folders import Folder, in_one_line
 from service.archive.plan import Terms, format_of, is_video, target_of
 from service.codec import Pixels
 from service.errors import BadImageError, ServiceError, StartError
-from service.pipeline import Order, Pipeline
+from service.order import Order
+from service.pipeline import Pipeline
 from service.settings import ImageFormat, Settings
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from service.pipeline import Denoised, Order, Pipeline
+from service.order import Denoised, Order
+from service.pipeline import Pipeline
 from service.settings import Settings
 
 

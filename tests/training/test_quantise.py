@@ -14,7 +14,8 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from model_store import CorruptModelError, ModelStore, StoredModel, Variant, default_root
 from service.engine import Engine
-from service.pipeline import Order, Pipeline
+from service.order import Order
+from service.pipeline import Pipeline
 from service.precision import choose_precision, multiplies_bytes
 from service.settings import Settings
 from training.cli import main
