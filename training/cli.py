@@ -43,7 +43,7 @@ def main() -> None:
     help="stop after so many steps instead of those or the epochs of the recipe",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="of weights, order and noise; overrides the recipe")
-@click.option("--begin-with", type=FOLDER, help="earlier run whose weights a new run begins with")
+@click.option("--begin-with", type=FOLDER, help="earlier run to begin with, of the same or a smaller U-Net")
 @click.option("--workers", default=1, show_default=True, help="processes that make patches of photographs")
 def fit(
     recipe: str,

@@ -19,8 +19,10 @@ from training.batches import Batches, Share, prepare
 from training.build import build_network
 from training.checkpoint_io import AtomicCheckpointIO
 from training.errors import DivergedError, RecipeError
+from training.grow import grow
 from training.losses import build_loss, psnr
-from training.muon import hold_kernels_as_matrices, muon_and_adamw
+from training.muon import hold_kernels_as_kernels, hold_kernels_as_matrices, muon_and_adamw
+from training.networks import ResidualUNet
 from training.recipe import Recipe, changed
 
 log = logging.getLogger(__name__)
@@ -128,8 +130,20 @@ class Denoiser(pl.LightningModule):
         self.earlier = checkpoint["earlier"]
 
     def take_weights(self, checkpoint: dict[str, Any]) -> None:
-        """Begin with the averaged weights of an earlier run, and remember how they were trained."""
-        self.load_state_dict(checkpoint["state_dict"])
+        """Begin with the averaged weights of an earlier run, and remember how they were trained.
+
+        A U-Net may be larger than the earlier one: then it begins by computing the same.
+        """
+        earlier = Denoiser(Recipe.model_validate(checkpoint["recipe"]))
+        earlier.load_state_dict(checkpoint["state_dict"])
+        for network in (earlier.network, self.network):
+            hold_kernels_as_kernels(network)
+        if isinstance(earlier.network, ResidualUNet) and isinstance(self.network, ResidualUNet):
+            grow(earlier.network, self.network)
+        else:
+            self.network.load_state_dict(earlier.network.state_dict())
+        if self.recipe.fit.optimiser == "muon":
+            hold_kernels_as_matrices(self.network)
         trained = {key: checkpoint["recipe"][key] for key in ("fit", "corruption", "data")}
         effort = {"steps": checkpoint["steps_done"], "minutes": round(checkpoint["seconds_done"] / 60, 1)}
         self.earlier = [*checkpoint["earlier"], {**trained, **effort}]
@@ -147,7 +161,7 @@ def fit(
             its files, or None for the cache; for the spiral None.
         run: folder of last.ckpt and of log/version_N/metrics.csv with TensorBoard's events, one for
             each run.
-        begin_with: an earlier run of the same network, whose weights a new run begins with.
+        begin_with: an earlier run of the same network, or of a smaller U-Net, that a new run begins with.
         workers: processes that make patches; 0 makes them in the training process.
 
     Returns:

@@ -69,6 +69,22 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not(
         assert torch.allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
+def test_a_larger_network_begins_with_what_a_smaller_one_learned(
+    small: dict[str, Any], photos: Path, tmp_path: Path, optimiser: str
+) -> None:
+    small["fit"].update(steps=20)
+    fit(Recipe.model_validate(small), photos, tmp_path / "small", workers=0)
+    network = small["network"]
+    network.update(widths=[2 * width for width in network["widths"]])
+    small["fit"].update(optimiser=optimiser, steps=1, rate=1e-9, ema=0.0)
+    fit(Recipe.model_validate(small), photos, tmp_path / "large", begin_with=tmp_path / "small", workers=0)
+    (_, before, _), (_, after, effort) = (load_run(tmp_path / name) for name in ("small", "large"))
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.allclose(after(image), before(image), atol=1e-4)
+    assert [each["steps"] for each in effort.earlier] == [20]
+
+
 @pytest.fixture
 def spiral(small: dict[str, Any]) -> dict[str, Any]:
     """A recipe of points: a hundred steps in a second."""

@@ -9,6 +9,8 @@ from torch import nn
 
 from training.build import build_network
 from training.classic import Conv, Latent2, Linear, Sr2, Stochastic
+from training.errors import RecipeError
+from training.grow import grow
 from training.muon import hold_kernels_as_kernels, hold_kernels_as_matrices, muon_and_adamw
 from training.network import Network, count_parameters
 from training.networks import ResidualUNet, denoise_uint8, depth_to_space, space_to_depth
@@ -23,6 +25,27 @@ def network() -> ResidualUNet:
     return ResidualUNet((8, 12), (1, 1), unshuffle=2).eval()
 
 
+def test_a_grown_network_begins_as_the_smaller_one_and_all_of_it_can_learn(network: ResidualUNet) -> None:
+    large = ResidualUNet((12, 20), (2, 3), unshuffle=2)
+    grow(network, large)
+    image = torch.rand(1, 3, 32, 32)
+    assert torch.allclose(large(image), network(image), atol=1e-6)
+    optimiser = torch.optim.SGD(large.parameters(), lr=1e-2)
+    for _ in range(2):  # the first opens the ways that were zero
+        optimiser.zero_grad()
+        large(image).square().sum().backward()
+        optimiser.step()
+    assert all(weight.grad is not None and weight.grad.any() for weight in large.parameters())
+
+
+@pytest.mark.parametrize("small", [((16, 12), (1, 1)), ((8, 12), (2, 1)), ((8,), (1,))])
+def test_a_network_grows_only_larger(
+    network: ResidualUNet, small: tuple[tuple[int, ...], tuple[int, ...]]
+) -> None:
+    with pytest.raises(RecipeError, match="begin as"):
+        grow(ResidualUNet(*small, unshuffle=2), network)
+
+
 @pytest.mark.parametrize("block", [1, 2, 4])
 def test_folding_is_onnx_space_to_depth_and_back(block: int) -> None:
     image = torch.rand(2, 3, 8, 16)
@@ -33,10 +56,14 @@ def test_folding_is_onnx_space_to_depth_and_back(block: int) -> None:
     assert np.array_equal(folded.numpy(), expected)
 
 
-def test_frames_balanced_keeps_its_budget() -> None:
-    network = build_network(load_recipe("frames-balanced"))
-    assert 31_000 < parts(network)[0].macs_per_pixel <= 32_000
-    assert count_parameters(network) < 900_000
+@pytest.mark.parametrize(
+    ("tier", "kmacs", "parameters"),
+    [("fast", 10, 250_000), ("balanced", 32, 900_000), ("camera", 32, 900_000), ("high", 125, 3_700_000)],
+)
+def test_a_tier_keeps_its_budget(tier: str, kmacs: float, parameters: int) -> None:
+    network = build_network(load_recipe(f"frames-{tier}"))
+    assert 0.9 * kmacs < parts(network)[0].macs_per_pixel / 1000 <= kmacs
+    assert count_parameters(network) < parameters
 
 
 def test_macs_of_one_convolution_are_counted_by_hand() -> None:
