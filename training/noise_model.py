@@ -86,10 +86,18 @@ def estimate_noise(frames: Sequence[Photo], guides: Sequence[Photo]) -> NoiseMod
     return NoiseModel(curves, torch.from_numpy(kernel / lost[:, None, None, None]).float())
 
 
+def left_in_flat(image: Photo, guide: Photo) -> float:
+    """Deviation, in grey levels, of what is seen where the scene of the guide is flattest: noise, or none."""
+    windows, scene = _windows(image.astype(np.float32) / 255), _windows(_smooth(guide))
+    rough = _without_plane(scene).var(2).sum(1)
+    flattest = np.argsort(rough)[: max(8, round(len(rough) * FLAT))]
+    variance = np.square(_without_plane(windows[flattest])).mean(2) * _DEGREES
+    return 255 * math.sqrt(float(np.median(variance, axis=0).mean()))
+
+
 def _measure(frame: Photo, guide: Photo) -> tuple[Curve, Array]:
     """The curve of one frame, and its flat windows `[M, C, WINDOW, WINDOW]` with the deviation made 1."""
-    smooth = cv2.GaussianBlur(guide.astype(np.float32) / 255, (0, 0), 2)
-    noisy, scene = _windows(frame.astype(np.float32) / 255), _windows(smooth)
+    noisy, scene = _windows(frame.astype(np.float32) / 255), _windows(_smooth(guide))
     unclipped = ((noisy > 0.005) & (noisy < 0.995)).mean((1, 2)) > 0.98
     usable = np.flatnonzero(unclipped) if unclipped.sum() >= 64 else np.arange(len(noisy))
     noisy, scene = noisy[usable], scene[usable]
@@ -117,6 +125,10 @@ def _measure(frame: Photo, guide: Photo) -> tuple[Curve, Array]:
     )
     shape = (len(flattest), len(nodes), WINDOW, WINDOW)
     return curve, (noisy[flattest] / np.maximum(deviation, 1e-4)[..., None]).reshape(shape)
+
+
+def _smooth(guide: Photo) -> npt.NDArray[Any]:
+    return cv2.GaussianBlur(guide.astype(np.float32) / 255, (0, 0), 2)
 
 
 def _windows(image: npt.NDArray[Any]) -> Array:

@@ -53,6 +53,12 @@ def adapt(
     photos = read_photos(frames, tuning.patch)
     begun = time.monotonic()
     outcome = fine_tune(network, photos, tuning, each_step)
+    if outcome.leaves_more:
+        raise NotBetterError(
+            f"where held-out frames are flat it would leave noise of {outcome.left_after:.2f} grey levels,"
+            f" and {outcome.left_before:.2f} are left now: {run} is not written; the model you have knows"
+            " this noise already, or what it is cannot be measured on these frames"
+        )
     if not outcome.improved:
         raise NotBetterError(
             f"on held-out frames the change is {outcome.after - outcome.before:+.2f} dB, give or take"

@@ -12,8 +12,9 @@ squared error (Stein 1981; for correlated noise Eldar 2009; by Monte Carlo Raman
 needs no clean image either. Its limits: it is unbiased for noise that is Gaussian with mean zero and
 has the measured S. Noise that is no longer there to be measured (clipped shadows and lights), that
 moves with the scene (compression) or is wider than `noise_model.REACH` pixels is not seen by it, and
-an S that is too small makes removing less look better than it is. Frames that look like the
-training ones say nothing of other scenes or another gain.
+an S that is too small makes removing less look better than it is. So the frames are asked a second
+question, which S has no part in: what is left to see where the scene is flat. Frames that look like
+the training ones say nothing of other scenes or another gain.
 """
 
 import copy
@@ -29,7 +30,7 @@ from training.corruption import Photo
 from training.data import to_tensor
 from training.errors import DataError, DivergedError
 from training.networks import ResidualUNet, denoise_uint8
-from training.noise_model import NoiseModel, estimate_noise
+from training.noise_model import FAINTEST, NoiseModel, estimate_noise, left_in_flat
 
 MIXING = 0.5  # the a of the pairs: y + a m has 1.12 times the frame's deviation
 HELD_OUT = 4  # every fourth frame is kept for validation
@@ -62,17 +63,26 @@ class Outcome:
         before: PSNR in dB of the network given, of the mean squared error estimated without clean images.
         after: the same of `network`. Both are to be compared, not quoted: see the limits above.
         error: standard error of `after - before`, dB, from the spread between tiles of 32 pixels.
+        left_before: deviation in grey levels of what the network given leaves where the scene is flat.
+        left_after: the same of `network`.
     """
 
     network: ResidualUNet
     before: float
     after: float
     error: float
+    left_before: float
+    left_after: float
 
     @property
     def improved(self) -> bool:
-        """Whether it is better by more than two standard errors; else it is not to be published."""
-        return self.after - self.before > 2 * self.error
+        """Whether it is better by more than two standard errors, and leaves no more noise in sight."""
+        return self.after - self.before > 2 * self.error and not self.leaves_more
+
+    @property
+    def leaves_more(self) -> bool:
+        """Whether more noise than before is left in flat places, and enough of it to be seen."""
+        return self.left_after > max(self.left_before, FAINTEST)
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,13 @@ def fine_tune(
     _train(tuned, *_measured(network, learning), tuning, each_step)
     validation, noise = _measured(network, held_out)
     before, after = (stein_risk(each.eval(), validation, noise, tuning.seed) for each in (network, tuned))
-    return _compare(tuned, before, after)
+    left = [_left(each, network, held_out) for each in (network, tuned)]
+    return Outcome(tuned, *_compare(before, after), *left)
+
+
+def _left(network: ResidualUNet, guide: ResidualUNet, frames: list[Photo]) -> float:
+    """What a network leaves in the flat places that the guide sees, mean over frames."""
+    return float(np.mean([left_in_flat(denoise(network, frame), denoise(guide, frame)) for frame in frames]))
 
 
 def _middle(frame: Photo) -> Photo:
@@ -191,10 +207,9 @@ def stein_risk(network: ResidualUNet, frames: list[Frame], noise: NoiseModel, se
     return torch.cat(tiles)
 
 
-def _compare(network: ResidualUNet, before: Tensor, after: Tensor) -> Outcome:
+def _compare(before: Tensor, after: Tensor) -> tuple[float, float, float]:
+    """PSNR before and after, and the standard error of their difference, dB."""
     old, new = (max(risk.mean().item(), 1e-8) for risk in (before, after))
     spread = (after - before).std().item() / math.sqrt(len(before))
     decibels = 10 / math.log(10)
-    return Outcome(
-        network, -decibels * math.log(old), -decibels * math.log(new), decibels * spread / min(old, new)
-    )
+    return -decibels * math.log(old), -decibels * math.log(new), decibels * spread / min(old, new)

@@ -10,7 +10,7 @@ from training.corruption import Photo, to_float, to_uint8
 from training.data import to_tensor
 from training.errors import DataError
 from training.networks import ResidualUNet
-from training.noise_model import Curve, NoiseModel, estimate_noise
+from training.noise_model import Curve, NoiseModel, estimate_noise, left_in_flat
 from training.self_supervised import Frame, Outcome, Tuning, denoise, fine_tune, stein_risk
 
 BLUR = cv2.getGaussianKernel(13, 0.7) @ cv2.getGaussianKernel(13, 0.7).T
@@ -102,6 +102,30 @@ def test_what_became_worse_is_not_improved(network: ResidualUNet, frames: list[P
     assert worse.after < worse.before
     assert not worse.improved
     assert all(map(torch.equal, before, network.parameters())), "the network given is left as it was"
+
+
+def test_noise_taken_for_too_little_fools_steins_estimate_and_not_the_flat_places(
+    outcome: Outcome, frames: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def little(noisy: list[Photo], guides: list[Photo]) -> NoiseModel:
+        found = estimate_noise(noisy, guides)
+        curves = [Curve(curve.intensity, curve.deviation / 5) for curve in found.curves]
+        return NoiseModel(curves, found.kernel)
+
+    monkeypatch.setattr("training.self_supervised.estimate_noise", little)
+    fooled = fine_tune(outcome.network, frames, Tuning(steps=40, rate=2e-3, batch=4, patch=64))
+    assert fooled.after - fooled.before > 2 * fooled.error
+    assert fooled.left_after > fooled.left_before
+    assert fooled.leaves_more
+    assert not fooled.improved
+
+
+def test_what_is_left_in_flat_places_is_the_noise() -> None:
+    scene = np.full((256, 256, 3), 0.5, np.float32)
+    scene[:, 128:] *= np.random.default_rng(0).uniform(0.5, 1.5, (256, 128, 1))
+    for sigma in (2, 10):
+        noise = np.random.default_rng(1).normal(0, sigma / 255, scene.shape).astype(np.float32)
+        assert left_in_flat(to_uint8(scene + noise), to_uint8(scene)) == pytest.approx(sigma, rel=0.1)
 
 
 def test_frames_that_nothing_can_be_learnt_from_are_refused(
