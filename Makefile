@@ -1,5 +1,5 @@
 PYTHON ?= python3
-# cpu, or gpu for ONNX Runtime with CUDA
+# cpu; or gpu for ONNX Runtime with CUDA, or openvino for bf16 on CPUs
 EXTRA ?= cpu
 BIN := .venv/bin
 

@@ -19,10 +19,12 @@ from model_store.errors import (
     VersionExistsError,
 )
 from model_store.markdown import card_markdown, markdown_table
+from model_store.providers import OPENVINO, Provider, cpu_providers
 from model_store.store import ModelStore, StoredModel, default_root, model_file, parse_reference
 
 __all__ = [
     "CARD_SCHEMA",
+    "OPENVINO",
     "CorruptModelError",
     "Corruption",
     "InvalidNameError",
@@ -31,6 +33,7 @@ __all__ = [
     "ModelNotFoundError",
     "ModelStore",
     "Precision",
+    "Provider",
     "StoreError",
     "StoredModel",
     "Task",
@@ -39,6 +42,7 @@ __all__ = [
     "Variant",
     "VersionExistsError",
     "card_markdown",
+    "cpu_providers",
     "default_root",
     "markdown_table",
     "model_file",

@@ -37,9 +37,9 @@ _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 def model_file(precision: Precision) -> str:
     """The file of a precision in the folder of a version.
 
-    In a folder of its own: OpenVINO Model Server takes any `*.onnx` beside the card for the model.
+    int8 in a folder of its own: OpenVINO Model Server takes any `*.onnx` beside the card for the model.
     """
-    return MODEL_FILE if precision == "fp32" else f"{precision}/{MODEL_FILE}"
+    return f"int8/{MODEL_FILE}" if precision == "int8" else MODEL_FILE
 
 
 def default_root() -> Path:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from model_store import ModelCard, StoredModel
+from model_store import OPENVINO, ModelCard, Precision, Provider, StoredModel, cpu_providers
 from service.errors import StartError
 from service.precision import PrecisionChoice, choose_precision
 
@@ -49,12 +49,15 @@ class Engine:
 
     def _session(self, content: bytes, threads: int) -> ort.InferenceSession:
         try:
-            session = ort.InferenceSession(content, session_options(threads), _providers(self.device))
+            providers = _providers(self.device, self.precision, threads)
+            session = ort.InferenceSession(content, session_options(threads), providers)
         except Exception as error:  # ONNX Runtime raises a class of its own for each status code
             raise StartError(f"{self.card.label} cannot be loaded on {self.device}: {error}") from None
         if self.device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
             # ONNX Runtime goes on silently on the CPU when the CUDA libraries do not load.
             raise StartError("CUDA does not load; install quietframe[gpu] and a driver, or set device=cpu")
+        if self.precision == "bf16" and session.get_providers()[0] != OPENVINO:
+            raise StartError("OpenVINO does not load, which bf16 needs; set precision=auto or int8")
         return session
 
     def run(self, samples: Samples, strength: npt.NDArray[np.float32], lane: int | None = None) -> Samples:
@@ -85,9 +88,9 @@ class Engine:
             self.run(sample, np.ones(1, np.float32), lane)
 
 
-def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
+def _providers(device: str, precision: Precision, threads: int) -> list[Provider]:
     if device == "cpu":
-        return ["CPUExecutionProvider"]
+        return cpu_providers(precision, threads)
     ort.preload_dlls()
     # EXHAUSTIVE, the default, searches 0.6 s for each new shape.
     return [("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}), "CPUExecutionProvider"]

@@ -4,27 +4,58 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from model_store import ModelCard, Precision
+import onnxruntime as ort
 
-PrecisionChoice = Literal["auto", "fp32", "int8"]
+from model_store import OPENVINO, ModelCard, Precision
+from service.errors import StartError
+
+PrecisionChoice = Literal["auto", "fp32", "int8", "bf16"]
 _VNNI = {"avx512_vnni", "avx_vnni"}
+_BF16 = {"avx512_bf16", "amx_bf16"}
+_MOST_LOSS = 0.05  # dB; what loses more is not taken unasked
 
 
 def choose_precision(card: ModelCard, device: str, wanted: PrecisionChoice) -> Precision:
-    """int8 on a CPU, where the version has it and it is wanted, or pays."""
-    if device != "cpu" or "int8" not in card.hashes or wanted == "fp32":
+    """On a CPU what is wanted, where the version has it; for `auto` the fastest that loses little.
+
+    Raises:
+        StartError: bf16 is wanted, and this installation cannot run it.
+    """
+    if device != "cpu" or wanted == "fp32":
         return "fp32"
-    return "int8" if wanted == "int8" or multiplies_bytes() else "fp32"
+    if wanted == "bf16" and not has_openvino():
+        raise StartError("bf16 needs OpenVINO: pip install 'quietframe[openvino]' in place of [cpu]")
+    if wanted != "auto":
+        return wanted if wanted in card.hashes else "fp32"
+    runs: dict[Precision, bool] = {"int8": multiplies_bytes(), "bf16": has_openvino() and multiplies_bf16()}
+    pays = [
+        each
+        for each in card.variants
+        if runs[each.precision] and max(each.psnr_loss.values(), default=0.0) <= _MOST_LOSS
+    ]
+    return max(pays, key=lambda each: each.speed_ratio).precision if pays else "fp32"
+
+
+def multiplies_bytes() -> bool:
+    """Whether the CPU sums products of bytes in one instruction (VNNI); without, int8 can be slower."""
+    return bool(_VNNI & _cpu_flags())
+
+
+def multiplies_bf16() -> bool:
+    """Whether the CPU sums products of bfloat16 in one instruction; without, bf16 is float32 or slower."""
+    return bool(_BF16 & _cpu_flags())
+
+
+def has_openvino() -> bool:
+    """Whether this ONNX Runtime is the one of the extra `openvino`."""
+    return OPENVINO in ort.get_available_providers()
 
 
 @cache
-def multiplies_bytes() -> bool:
-    """Whether the CPU sums products of bytes in one instruction (VNNI); False where Linux does not say so.
-
-    Without it int8 can be slower than float32.
-    """
+def _cpu_flags() -> set[str]:
+    """What Linux says the CPU can do; elsewhere nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
-        return False
-    return any(_VNNI & set(line.split()) for line in lines if line.startswith("flags"))
+        return set()
+    return {flag for line in lines if line.startswith("flags") for flag in line.split()}

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     )
     precision: PrecisionChoice = Field(
         "auto",
-        description="on a CPU: auto takes a model's int8 file if there is VNNI, int8 in any case, fp32 never",
+        description="on a CPU; auto takes the fastest that the model has and the CPU is made for",
     )
     threads: int = Field(
         0, ge=0, le=256, description="cores one inference uses; 0 shares all between the workers"

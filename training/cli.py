@@ -1,4 +1,4 @@
-"""`python -m training fit | own-camera | evaluate | export | quantise | data | plot`."""
+"""`python -m training fit | own-camera | evaluate | export | quantise | bf16 | data | plot`."""
 
 import logging
 from pathlib import Path
@@ -11,6 +11,7 @@ from training.evaluate_cli import evaluate
 from training.options import DATA_DIR_OPTION, FOLDER
 from training.plot_cli import plot
 from training.recipe import changed, load_recipe
+from training.variants_cli import bf16, quantise
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
@@ -117,45 +118,6 @@ def export(run: Path, photos: Path | None, metrics: Path | None, store: Path) ->
         click.echo(f"published {stored.card.label}: {stored.folder}")
 
 
-@main.command()
-@click.argument("model")
-@click.argument("folders", nargs=-1, required=True, type=FOLDER)
-@click.option(
-    "--photos", required=True, type=FOLDER, help="photographs to calibrate on, not those of FOLDERS"
-)
-@click.option("--store", type=click.Path(path_type=Path), default=default_root(), help="where MODEL is")
-@click.option("--into", type=click.Path(path_type=Path), help="where to publish; default --store")
-@click.option("--every", type=click.IntRange(min=1), default=1, help="measure on every Nth image")
-@click.option(
-    "--most-loss", type=float, default=0.05, show_default=True, help="dB of mean PSNR, of a corruption"
-)
-@click.option("--least-speed", type=float, default=1.15, show_default=True, help="times as fast as float32")
-def quantise(
-    model: str,
-    folders: tuple[Path, ...],
-    photos: Path,
-    store: Path,
-    into: Path | None,
-    every: int,
-    most_loss: float,
-    least_speed: float,
-) -> None:
-    """Publish the next version of MODEL with an int8 variant, measured on FOLDERS as `evaluate` measures.
-
-    Nothing is published unless it is faster on this machine and loses little.
-    """
-    from training.quantise import Bounds, publish_int8
-
-    stored = ModelStore(store).resolve(model)
-    bounds = Bounds(most_loss, least_speed)
-    published = publish_int8(stored, ModelStore(into or store), photos, folders, every, bounds)
-    for variant in published.card.variants:
-        for name, loss in variant.psnr_loss.items():
-            click.echo(f"{name}: {-loss:+.3f} dB")
-        click.echo(f"{variant.speed_ratio:.2f} times as fast on {variant.measured_on}")
-    click.echo(f"published {published.card.label}: {published.folder}")
-
-
 @main.group()
 def data() -> None:
     """The data sets that recipes name: mnist and fashion-mnist."""
@@ -191,3 +153,5 @@ def show_data(data_dir: Path | None) -> None:
 
 main.add_command(evaluate)
 main.add_command(plot)
+main.add_command(quantise)
+main.add_command(bf16)

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from skimage.restoration import denoise_wavelet
 
+from model_store import Precision, cpu_providers
 from training.corruption import Photo, to_float, to_uint8
 
 THREADS = len(os.sched_getaffinity(0))  # of everyone, so that times can be compared
@@ -32,10 +33,11 @@ class OnnxDenoiser:
     session: ort.InferenceSession
 
     @classmethod
-    def load(cls, name: str, model: bytes, threads: int) -> "OnnxDenoiser":
+    def load(cls, name: str, model: bytes, threads: int, precision: Precision = "fp32") -> "OnnxDenoiser":
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        return cls(name, ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]))
+        providers = cpu_providers(precision, threads)
+        return cls(name, ort.InferenceSession(model, options, providers))
 
     def __call__(self, noisy: Photo, sigma: float | None) -> Photo | None:
         feeds = {"image": noisy[None], "strength": np.ones(1, np.float32)}

@@ -12,16 +12,18 @@ from click.testing import CliRunner
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from model_store import CorruptModelError, ModelStore, StoredModel, Variant, default_root
+from model_store import CorruptModelError, ModelCard, ModelStore, StoredModel, Variant, default_root
 from service.engine import Engine
+from service.errors import StartError
 from service.order import Order
 from service.pipeline import Pipeline
-from service.precision import choose_precision, multiplies_bytes
+from service.precision import PrecisionChoice, choose_precision, has_openvino, multiplies_bf16
 from service.settings import Settings
 from training.cli import main
 from training.errors import NotBetterError
 from training.graph import weight_name
-from training.quantise import FINEST, Bounds, check_worth
+from training.quantise import FINEST
+from training.variants import Bounds, check_worth
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -89,9 +91,61 @@ def test_the_finest_level_is_found_in_graphs_of_any_age(reference: str) -> None:
         assert any(name.startswith(part) for name in names)
 
 
-def test_auto_takes_int8_where_the_cpu_multiplies_bytes(quantised: StoredModel) -> None:
-    assert Engine(quantised, "cpu", 1).precision == ("int8" if multiplies_bytes() else "fp32")
-    assert choose_precision(quantised.card, "cuda", "int8") == "fp32"
+def measured(quantised: StoredModel, loss: float) -> ModelCard:
+    """The card with int8 of that loss, 1.4 times as fast, and bf16, twice as fast."""
+    (int8,) = quantised.card.variants
+    int8 = int8.model_copy(update={"psnr_loss": {"a": 0.0, "b": loss}, "speed_ratio": 1.4})
+    bf16 = int8.model_copy(update={"precision": "bf16", "sha256": quantised.card.sha256, "speed_ratio": 2.0})
+    return quantised.card.model_copy(update={"variants": (int8, bf16)})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "flags", "openvino", "loss", "taken"),
+    [
+        ("auto", {"avx512_vnni", "avx512_bf16"}, True, 0.04, "bf16"),
+        ("auto", {"avx512_vnni", "avx512_bf16"}, False, 0.04, "int8"),
+        ("auto", {"avx_vnni"}, True, 0.04, "int8"),
+        ("auto", {"avx_vnni", "amx_bf16"}, True, 0.06, "fp32"),
+        ("auto", {"avx2"}, True, 0.0, "fp32"),
+        ("int8", {"avx2"}, True, 0.06, "int8"),
+        ("bf16", {"avx2"}, True, 0.06, "bf16"),
+        ("fp32", {"avx512_vnni", "avx512_bf16"}, True, 0.0, "fp32"),
+    ],
+)
+def test_auto_is_the_fastest_that_this_cpu_is_made_for_and_that_loses_little(
+    quantised: StoredModel,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: PrecisionChoice,
+    flags: set[str],
+    openvino: bool,
+    loss: float,
+    taken: str,
+) -> None:
+    monkeypatch.setattr("service.precision._cpu_flags", lambda: flags)
+    monkeypatch.setattr("service.precision.has_openvino", lambda: openvino)
+    card = measured(quantised, loss)
+    assert choose_precision(card, "cpu", wanted) == taken
+    assert choose_precision(card, "cuda", wanted) == "fp32"
+    assert choose_precision(ModelStore(default_root()).resolve("mnist-dense").card, "cpu", wanted) == "fp32"
+
+
+@pytest.mark.skipif(has_openvino(), reason="is about what is missing")
+def test_bf16_without_openvino_names_the_extra(quantised: StoredModel) -> None:
+    with pytest.raises(StartError, match=r"quietframe\[openvino\]"):
+        Engine(quantised, "cpu", 1, precision="bf16")
+    done = CliRunner().invoke(main, ["bf16", "frames-balanced:1", str(quantised.folder)])
+    assert done.exit_code == 1
+    assert "onnxruntime-openvino" in done.output
+
+
+@pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
+def test_bf16_is_the_same_network_rounded(quantised: StoredModel, noisy: Pixels, tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    files = {"int8/model.onnx": quantised.read_verified("int8")}
+    stored = store.publish(measured(quantised, 0.0), quantised.read_verified(), files)
+    plain, rounded = (denoised(stored, noisy, precision) for precision in ("fp32", "bf16"))
+    assert peak_signal_noise_ratio(plain, rounded) > 45
+    assert np.array_equal(plain, rounded) != multiplies_bf16()
 
 
 def test_a_broken_variant_is_refused_and_float32_is_not(quantised: StoredModel, tmp_path: Path) -> None:
@@ -121,4 +175,4 @@ def test_only_what_can_be_quantised_is(quantised: StoredModel, tmp_path: Path) -
     for arguments in (["mnist-dense", *folders], ["frames-balanced", *folders, *store]):
         done = CliRunner().invoke(main, ["quantise", *arguments])
         assert done.exit_code == 1
-        assert "cannot be quantised; name a U-Net that has float32 only" in done.output
+        assert "is no U-Net without int8; name one that is" in done.output

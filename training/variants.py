@@ -1,0 +1,151 @@
+"""A published U-Net in another precision beside float32: measured, and published if it is worth it."""
+
+import hashlib
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+
+from model_store import OPENVINO, ModelStore, Precision, StoredModel, Variant, model_file
+from training.cases import STANDARD, Folder
+from training.corruption import Photo
+from training.errors import DataError, NotBetterError
+from training.evaluate import evaluate
+from training.export import ATTRIBUTION, publish
+from training.peers import OnnxDenoiser
+from training.quantise import calibration, quantise
+
+_Lower = Literal["int8", "bf16"]
+_FRAME = (360, 640)
+_ROUNDS = 7
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a variant must keep: dB of mean PSNR on each corruption, and how many times as fast it is."""
+
+    most_loss: float = 0.05
+    least_speed: float = 1.15
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What to measure on, as `evaluate` takes it, and what is good enough."""
+
+    folders: Sequence[Path]
+    every: int = 1
+    bounds: Bounds = Bounds()
+
+
+def publish_int8(stored: StoredModel, into: ModelStore, photos: Path, held_out: HeldOut) -> StoredModel:
+    """Publish the next version of a model: `stored`, and the same network in int8.
+
+    Args:
+        photos: photographs to calibrate on, such as those it was trained on.
+
+    Raises:
+        DataError: it is no U-Net, or has an int8 variant already, or the store cannot be written.
+        NotBetterError: it loses too much, or is not faster on this machine; nothing is published.
+    """
+    _refuse(stored, "int8")
+    graph = stored.read_verified()
+    quantised = quantise(graph, calibration(photos))
+    variant = _measure("int8", graph, quantised, held_out)
+    return _publish(stored, into, variant, {model_file("int8"): quantised})
+
+
+def publish_bf16(stored: StoredModel, into: ModelStore, held_out: HeldOut) -> StoredModel:
+    """Publish the next version of a model: `stored`, and how it does in bf16, which OpenVINO makes of it.
+
+    Raises:
+        DataError: it is no U-Net, or has been measured already, this ONNX Runtime has no OpenVINO, or
+            the store cannot be written.
+        NotBetterError: it loses too much, or is not faster on this machine; nothing is published.
+    """
+    _refuse(stored, "bf16")
+    if OPENVINO not in ort.get_available_providers():
+        raise DataError("bf16 runs on OpenVINO; install onnxruntime-openvino in place of onnxruntime")
+    graph = stored.read_verified()
+    return _publish(stored, into, _measure("bf16", graph, graph, held_out), {})
+
+
+def _refuse(stored: StoredModel, precision: Precision) -> None:
+    card = stored.card
+    if card.hyperparameters.get("kind") != "unet" or precision in card.hashes:
+        raise DataError(f"{card.label} is no U-Net without {precision}; name one that is")
+
+
+def _publish(stored: StoredModel, into: ModelStore, variant: Variant, files: dict[str, bytes]) -> StoredModel:
+    """The next version, with all that `stored` has, and one variant more."""
+    card = stored.card
+    number = into.next_version(card.name)
+    created = datetime.now(UTC).replace(microsecond=0)
+    new = card.model_copy(
+        update={"version": number, "variants": (*card.variants, variant), "created": created}
+    )
+    attribution = stored.folder / ATTRIBUTION
+    if attribution.exists():
+        files = {ATTRIBUTION: attribution.read_bytes(), **files}
+    for each in card.variants:
+        files = {model_file(each.precision): stored.read_verified(each.precision), **files}
+    return publish(into, new, stored.read_verified(), files)
+
+
+def _measure(precision: _Lower, graph: bytes, lower: bytes, held_out: HeldOut) -> Variant:
+    """PSNR and speed in a precision beside float32, in one run on this machine."""
+    plain = OnnxDenoiser.load("fp32", graph, 0)
+    other = OnnxDenoiser.load(precision, lower, 0, precision)
+    folders = [Folder.read(folder, held_out.every) for folder in held_out.folders]
+    rows = [row for folder in folders for row in evaluate(folder, [plain, other], [*STANDARD])]
+    loss = {
+        f"{row.dataset}, {row.corruption}": round(row.mean("fp32", "psnr") - row.mean(precision, "psnr"), 3)
+        for row in rows
+    }
+    variant = Variant(
+        precision=precision,
+        sha256=hashlib.sha256(lower).hexdigest(),
+        psnr_loss=loss,
+        speed_ratio=round(_speed_ratio(plain, other), 2),
+        measured_on=f"{_cpu()}, all cores, {_FRAME[1]}x{_FRAME[0]}, onnxruntime {ort.__version__}",
+    )
+    check_worth(variant, held_out.bounds)
+    return variant
+
+
+def check_worth(variant: Variant, bounds: Bounds) -> None:
+    """Raises NotBetterError where a variant is not within the bounds."""
+    worst = max(variant.psnr_loss, key=lambda name: variant.psnr_loss[name])
+    loss, speed = variant.psnr_loss[worst], variant.speed_ratio
+    if loss > bounds.most_loss or speed < bounds.least_speed:
+        raise NotBetterError(
+            f"in {variant.precision} it loses {loss:.3f} dB ({worst}) and is {speed:.2f} times as fast;"
+            f" at most {bounds.most_loss:g} dB and at least {bounds.least_speed:g} times are wanted;"
+            " nothing is published"
+        )
+
+
+def _speed_ratio(plain: OnnxDenoiser, other: OnnxDenoiser) -> float:
+    """Median over rounds, each of which runs both: what else this machine does slows both."""
+    frame = np.random.default_rng(0).integers(0, 256, (*_FRAME, 3), np.uint8)
+    ratios = [_seconds(plain, frame) / _seconds(other, frame) for _ in range(_ROUNDS)]
+    return statistics.median(ratios[1:])
+
+
+def _seconds(denoiser: OnnxDenoiser, frame: Photo) -> float:
+    begun = time.perf_counter()
+    denoiser(frame, None)
+    return time.perf_counter() - begun
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
