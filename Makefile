@@ -64,7 +64,7 @@ lock: .venv/bin/python
 
 .venv/serve-$(EXTRA).done: pyproject.toml | .venv/bin/python
 	rm -f .venv/*.done
-	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu # they share one folder
+	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime onnxruntime-gpu onnxruntime-openvino # they share one folder
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA)]'
 	touch $@
 
