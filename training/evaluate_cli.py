@@ -17,8 +17,13 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("folders", nargs=-1, type=FOLDER)
-@click.option("--model", default="frames-balanced", show_default=True, help="`name` or `name:version`")
-@click.option("--run", type=FOLDER, help="measure the last checkpoint of this run instead")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    help="`name` or `name:version`; the first is judged, default frames-balanced",
+)
+@click.option("--run", type=FOLDER, help="judge the last checkpoint of this run instead")
 @click.option(
     "--store", type=click.Path(path_type=Path), default=default_root(), help="folder of published models"
 )
@@ -45,7 +50,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="write the metrics here too")
 def evaluate(
     folders: tuple[Path, ...],
-    model: str,
+    models: tuple[str, ...],
     run: Path | None,
     store: Path,
     data_dir: Path | None,
@@ -76,9 +81,14 @@ def evaluate(
     _check_known("--without", without, [*ALONGSIDE])
     if suite:
         _check_folders(folders)
-    subject = Subject.of_run(run) if run else Subject.of_model(store, model)
+    named = models if run or models else ("frames-balanced",)
+    subject, *beside = [
+        *([Subject.of_run(run)] if run else []),
+        *(Subject.of_model(store, model) for model in named),
+    ]
     ours = subject.denoiser.name
-    denoisers = [*_peers(files, [*ALONGSIDE] if no_peers else without, ours), subject.denoiser]
+    family = [*(each.denoiser for each in beside), subject.denoiser]
+    denoisers = [*_peers(files, [*ALONGSIDE] if no_peers else without, family), *family]
     figures: dict[str, float] = {}
     if folders:
         subject.check_takes_photographs()
@@ -96,7 +106,7 @@ def evaluate(
     if json_file:
         write_measurements(json_file, subject.graph, Measured(tuple(as_metrics(rows, ours)), figures))
     if suite:
-        findings = measure(subject, taken, denoisers, rows)
+        findings = measure(subject, beside, taken, denoisers, rows)
         click.echo("wrote " + ", ".join(map(str, write(findings, taken, denoisers, out))))
 
 
@@ -114,16 +124,19 @@ def _check_folders(folders: Sequence[Path]) -> None:
         raise click.UsageError(f"two folders are called {twin}, and tables go by names; rename one")
 
 
-def _peers(files: Sequence[Path], without: Sequence[str], ours: str) -> list["Denoiser"]:
-    """Raises DataError where a file is no peer, or two would have one name."""
+def _peers(files: Sequence[Path], without: Sequence[str], ours: Sequence["Denoiser"]) -> list["Denoiser"]:
+    """Raises DataError where a file is no peer, or two of all would have one name."""
     from training.errors import DataError
     from training.onnx_peer import OnnxPeer
     from training.peers import ALONGSIDE, THREADS
 
+    names = [each.name for each in ours]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"{twice} is named twice; once is enough")
     peers = [peer for name, some in ALONGSIDE.items() if name not in without for peer in some]
     for file in files:
         loaded = OnnxPeer.load(file, THREADS)
-        if loaded.name in ("noisy", "clean", ours, *(peer.name for peer in peers)):
+        if loaded.name in ("noisy", "clean", *names, *(peer.name for peer in peers)):
             raise DataError(f"{file} would be the second {loaded.name} of the table; rename the file")
         peers.append(loaded)
     return peers

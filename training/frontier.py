@@ -57,14 +57,14 @@ def front(found: Mapping[str, Point]) -> list[str]:
     return best
 
 
-def frontier(found: Mapping[str, Point], ours: str, threads: int) -> Figure:
+def frontier(found: Mapping[str, Point], ours: Sequence[str], threads: int) -> Figure:
     """Every point by name, ours apart by colour and shape, and the front as a staircase."""
     figure = Figure((7.2, 4.6), layout="constrained")
     place = figure.subplots()
     edge = [found[name] for name in front(found)]
     place.step([each.ms for each in edge], [each.psnr for each in edge], where="post", color="0.6", zorder=1)
     for name, point in found.items():
-        mine = name == ours
+        mine = name in ours
         place.scatter(
             point.ms,
             point.psnr,
@@ -86,15 +86,15 @@ def frontier(found: Mapping[str, Point], ours: str, threads: int) -> Figure:
     return figure
 
 
-def _name(place: Axes, found: Mapping[str, Point], ours: str) -> None:
+def _name(place: Axes, found: Mapping[str, Point], ours: Sequence[str]) -> None:
     """Write each name at the first place around its point, from the best point on, that is still free."""
     figure = place.get_figure()
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()  # from here on places are known in pixels
     taken = [_around(place.transData.transform((each.ms, each.psnr))) for each in found.values()]
-    for name in sorted(found, key=lambda name: (name != ours, -found[name].psnr)):
+    for name in sorted(found, key=lambda name: (name not in ours, -found[name].psnr)):
         for offset in _AROUND:
-            text = _written(place, name, found[name], offset, bold=name == ours)
+            text = _written(place, name, found[name], offset, bold=name in ours)
             box = text.get_window_extent()
             inside = place.bbox.x0 < box.x0 and box.x1 < place.bbox.x1
             if (inside and not any(box.overlaps(other) for other in taken)) or offset is _AROUND[-1]:

@@ -23,6 +23,7 @@ class Findings:
     """Everything measured in one run, image by image."""
 
     model: str
+    beside: list[str]
     sha256: str
     threads: int
     rows: list[Row]
@@ -32,16 +33,22 @@ class Findings:
 
 
 def measure(
-    subject: Subject, folders: Sequence[Folder], denoisers: Sequence[Denoiser], rows: list[Row]
+    subject: Subject,
+    beside: Sequence[Subject],
+    folders: Sequence[Folder],
+    denoisers: Sequence[Denoiser],
+    rows: list[Row],
 ) -> Findings:
     """Run what the suite has beside the rows of `evaluate`, which are measured before.
 
     Args:
         subject: what is judged.
+        beside: other models of ours.
         denoisers: all that run, `subject.denoiser` the last.
     """
     return Findings(
         subject.denoiser.name,
+        [each.denoiser.name for each in beside],
         sha256(subject.graph).hexdigest(),
         THREADS,
         rows,
@@ -66,7 +73,7 @@ def write(
     files[0].write_text(as_text(findings), "utf-8")
     files[1].write_text(json.dumps(dataclasses.asdict(findings), indent=1) + "\n", "utf-8")
     if points := frontier.points(findings.rows):
-        figure = frontier.frontier(points, findings.model, findings.threads)
+        figure = frontier.frontier(points, [findings.model, *findings.beside], findings.threads)
         files += save(figure, out / "frontier")
     if found := strips(folders, findings.rows, denoisers, findings.model):
         files.append(out / "sheet.png")

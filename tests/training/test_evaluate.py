@@ -149,7 +149,7 @@ def test_the_front_is_what_nobody_beats(points: dict[str, frontier.Point]) -> No
 
 def test_every_point_is_named_however_crowded() -> None:
     points = {f"peer {number}": frontier.Point(30.0, 100.0) for number in range(15)}
-    (place,) = frontier.frontier(points, "peer 3", threads=2).axes
+    (place,) = frontier.frontier(points, ["peer 3", "peer 1"], threads=2).axes
     assert {text.get_text() for text in place.texts} == set(points)
 
 
@@ -183,11 +183,14 @@ def test_the_suite_writes_tables_and_pictures(
     peer = onnx_file(tmp_path / "nothing|done.onnx", "float[N, 3, H, W] x", "y = Identity (x)")
     out, measure = tmp_path / "out", ["evaluate", "--suite", "standard", "--every", "2", str(images)]
     few = ["--no-peers", "--only", "gaussian 25", "--only", "gaussian 50, gray"]
-    done = CliRunner().invoke(main, [*measure, *few, "--peer", str(peer), "--out", str(out)])
+    models = ["--model", "frames-camera", "--model", "frames-balanced:1"]
+    done = CliRunner().invoke(main, [*measure, *few, *models, "--peer", str(peer), "--out", str(out)])
     assert done.exit_code == 0, (done.output, done.exception)
     found = json.loads((out / "table.json").read_text("utf-8"))
     colour, gray = found["rows"]
-    assert list(colour["scores"]) == ["noisy", "nothing|done", found["model"]]
+    assert found["model"].startswith("frames-camera/")
+    assert found["beside"] == ["frames-balanced/1"]
+    assert list(colour["scores"]) == ["noisy", "nothing|done", *found["beside"], found["model"]]
     assert "nothing|done" not in gray["scores"]
     for noisy, same, ours in zip(
         *(colour["scores"][n] for n in ("noisy", "nothing|done", found["model"])), strict=True
@@ -208,6 +211,7 @@ def test_the_suite_writes_tables_and_pictures(
     [
         (["--without", "dncnn"], "'dncnn'; there are: nlm, wavelet, bm3d"),
         (["--only", "rain"], f"'rain'; there are: {', '.join(STANDARD)}"),
+        (["--model", "mnist-conv:1", "--model", "mnist-conv"], "mnist-conv/1 is named twice"),
         (["--suite", "standard"], "name folders of clean ones"),
         (["--suite", "standard", "a/clean", "b/clean"], "two folders are called clean"),
         (["--peer", "twin.onnx", "--peer", "twin.onnx", "--no-peers"], "the second twin of the table"),
