@@ -14,7 +14,7 @@ test: .venv/all-$(EXTRA).done
 	$(BIN)/pytest
 
 # The promises under load at full length; a quiet machine, please.
-SOAK := $(patsubst %,tests/service/test_%.py,load fuzz promises archive) tests/contract/test_image.py
+SOAK := $(patsubst %,tests/service/test_%.py,load fuzz promises archive_losses) tests/contract/test_image.py
 soak: .venv/all-$(EXTRA).done
 	$(BIN)/pytest --soak -rA $(SOAK)
 

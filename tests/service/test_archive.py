@@ -1,15 +1,10 @@
-"""Archives: planned without Ray, cleaned with it, and on a cluster whose machine is killed."""
+"""Archives: planned without Ray, and cleaned with it."""
 
 import contextlib
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,56 +24,24 @@ from service.archive.plan import Terms, is_video, shares
 from service.cli import main
 from service.errors import StartError
 from service.settings import Settings
-from service.throughput import synthetic_frame
 from tests.conftest import ROOT
+from tests.service.ray_runs import (
+    archiving,
+    files_below,
+    listening_addresses,
+    processes_of,
+    strange_lines,
+    wait_for,
+)
 from tests.service.test_video import noisy_video
 
 __all__ = ["noisy_video"]  # a fixture
 Pixels = npt.NDArray[np.uint8]
 
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
-# In a process of its own: Ray reads its environment once. It goes on a step with each line it gets.
-TWO_MACHINES = """
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-worker = cluster.add_node(num_cpus=1)
-print(cluster.address, flush=True)
-input()
-cluster.remove_node(worker, allow_graceful=False)
-print("killed", flush=True)
-input()
-cluster.shutdown()
-"""
-
 
 def archive(*arguments: object, **environment: str) -> Result:
     """In this process: for what is said before Ray starts."""
     return CliRunner().invoke(main, ["archive", *map(str, arguments)], env=environment)
-
-
-@contextmanager
-def archiving(*arguments: object, **environment: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "service.cli", "archive", *map(str, arguments)]
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def files_below(folder: Path) -> set[str]:
-    return {
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.is_file() and path.relative_to(folder).parts[0] != "_quietframe"
-    }
 
 
 @pytest.fixture
@@ -130,61 +93,6 @@ def test_an_archive_is_cleaned_as_denoise_and_video_do(
     other = archive(source, dest, "--strength", "0.5")
     assert other.exit_code == 1
     assert "was begun with strength 1.0 (now 0.5)" in other.output
-
-
-def strange_lines(said: str) -> list[str]:
-    """Ray's own words, which are not for our user."""
-    ours = r"failed: |.*images/s|\d+ failed: |interrupted; "
-    return [line for line in said.splitlines() if line and not re.match(ours, line)]
-
-
-def listening_addresses(marker: Path, process: "subprocess.Popen[str]") -> set[str]:
-    """IPv4 and IPv6 addresses, as /proc has them, that Ray's processes listen on when an engine runs."""
-    seen: set[str] = set()
-    while process.poll() is None and not (seen and any_engine(marker)):
-        inodes = {
-            link.removeprefix("socket:[").removesuffix("]")
-            for pid in processes_of(marker)
-            for link in links(Path(f"/proc/{pid}/fd"))
-        }
-        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-            for line in Path(table).read_text().splitlines()[1:]:
-                _, address, _, state, *_, inode = line.split()[:10]
-                if state == "0A" and inode in inodes:
-                    seen.add(address.split(":")[0][-8:])
-        time.sleep(0.2)
-    return seen
-
-
-def processes_of(marker: Path) -> list[int]:
-    """Those that have MARK=marker, as the command and all that it starts do."""
-    wanted = f"MARK={marker}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdecimal() and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
-
-
-def any_engine(marker: Path) -> int | None:
-    """The process of an engine, if there is one."""
-    for pid in processes_of(marker):
-        try:
-            if b"Cleaner" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return pid
-        except OSError:
-            continue
-    return None
-
-
-def links(folder: Path) -> list[str]:
-    try:
-        return [str(path.readlink()) for path in folder.iterdir()]
-    except OSError:
-        return []
 
 
 def test_what_is_wrong_is_said_before_ray_starts(source: Path, tmp_path: Path) -> None:
@@ -275,90 +183,3 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         folder.write("a", b"is a folder")
     assert folder.names() == ["a/b#1.png"]
     assert not [path for path in (tmp_path / "[odd] *name?" / "_quietframe").rglob("*") if path.is_file()]
-
-
-def test_a_machine_that_is_killed_takes_nothing_with_it(soak: bool, tmp_path: Path) -> None:
-    if not soak:
-        pytest.skip("a cluster of two machines takes a minute; --soak runs it")
-    source, dest = tmp_path / "source", tmp_path / "dest"
-    source.mkdir()
-    for number in range(60):
-        (source / f"{number:03}.jpg").write_bytes(synthetic_frame(640, 360))
-    with (
-        two_machines() as (address, kill_one),
-        archiving(source, dest, "--address", address, **TOKEN) as process,
-    ):
-        wait_for(lambda: len(files_below(dest)) >= 8, process)
-        kill_one()
-        done_by_then = len(files_below(dest))
-        said = process.communicate(timeout=300)[0]
-    print(f"killed after {done_by_then} of 60; {said}")
-    assert process.returncode == 0, said
-    assert done_by_then < 60
-    assert "60 of 60 cleaned" in said
-    assert not strange_lines(said)
-    assert files_below(dest) == files_below(source)
-    for name in files_below(dest):
-        with Image.open(dest / name) as image:
-            image.load()
-            assert image.size == (640, 360)
-    assert {path.name for path in (dest / "_quietframe").iterdir()} == {"terms.json"}
-
-
-def test_an_engine_that_dies_and_a_user_who_interrupts_lose_nothing(soak: bool, tmp_path: Path) -> None:
-    if not soak:
-        pytest.skip("starts Ray twice; --soak runs it")
-    source, dest = tmp_path / "source", tmp_path / "dest"
-    source.mkdir()
-    for number in range(40):
-        (source / f"{number:03}.jpg").write_bytes(synthetic_frame(640, 360))
-    with archiving(source, dest, MARK=str(tmp_path)) as process:
-        wait_for(lambda: len(files_below(dest)) >= 4, process)
-        process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=120)[0]
-    assert process.returncode == 130
-    assert "the same command goes on from here" in said
-    first = files_below(dest)
-    assert 4 <= len(first) < 40
-    with archiving(source, dest, MARK=str(tmp_path)) as process:
-        wait_for(lambda: len(files_below(dest)) >= len(first) + 4, process)
-        engine = any_engine(tmp_path)
-        assert engine
-        os.kill(engine, signal.SIGKILL)
-        said = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, said
-    assert f"{40 - len(first)} of {40 - len(first)} cleaned, {len(first)} before" in said
-    assert files_below(dest) == files_below(source)
-
-
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str] | None" = None) -> None:
-    """Until `condition`, for five minutes at most, and no longer than `process` runs."""
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process is None or process.poll() is None, process.communicate()[0]
-        time.sleep(0.1)
-
-
-@contextmanager
-def two_machines() -> Iterator[tuple[str, Callable[[], None]]]:
-    """A Ray cluster of a head and a worker with one core each: its address, and what kills the worker."""
-    with subprocess.Popen(
-        [sys.executable, "-c", TWO_MACHINES],
-        env={**os.environ, **TOKEN},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as cluster:
-        requests, answers = cluster.stdin, cluster.stdout
-        assert requests
-        assert answers
-
-        def kill_one() -> None:
-            requests.write("\n")
-            requests.flush()
-            assert answers.readline() == "killed\n"
-
-        yield answers.readline().strip(), kill_one
-        requests.write("\n")
