@@ -208,6 +208,8 @@ def _hyperparameters(card: ModelCard) -> Iterable[str]:
 def _training(card: ModelCard) -> Iterable[str]:
     earlier = card.training.get("earlier") or []
     for run in (*earlier, card.training):
+        if begun := run.get("model"):
+            yield f"begun with {begun}"
         loss = run.get("loss") or run.get("fit", {}).get("loss")
         if loss:
             yield f"{run.get('steps', '?')} steps with the loss {loss} in {run.get('minutes', '?')} minutes"

@@ -44,7 +44,7 @@ def main() -> None:
     help="stop after so many steps instead of those or the epochs of the recipe",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="of weights, order and noise; overrides the recipe")
-@click.option("--begin-with", type=FOLDER, help="earlier run to begin with, of the same or a smaller U-Net")
+@click.option("--begin-with", help="run or published model to begin with, of the same or a smaller U-Net")
 @click.option("--workers", default=1, show_default=True, help="processes that make patches of photographs")
 def fit(
     recipe: str,
@@ -54,37 +54,41 @@ def fit(
     minutes: float | None,
     steps: int | None,
     seed: int | None,
-    begin_with: Path | None,
+    begin_with: str | None,
     workers: int,
 ) -> None:
     """Train RECIPE (a name in training/recipes or a .toml); goes on where an earlier run stopped.
 
     `torchrun --nproc-per-node N -m -- training fit ...` shares each batch between N processes.
     """
+    from training.begin import begun_with
     from training.fit import fit as train
 
     given: dict[str, float | None] = {"minutes": minutes, "steps": steps, "seed": seed}
     given = {name: each for name, each in given.items() if each is not None}
     loaded = changed(load_recipe(recipe), **({"epochs": None} if steps else {}), **given)
-    checkpoint = train(
-        loaded, photos or data_dir, run or Path("runs") / loaded.name, begin_with=begin_with, workers=workers
-    )
+    begun = begun_with(begin_with) if begin_with else None
+    folder = run or Path("runs") / loaded.name
+    checkpoint = train(loaded, photos or data_dir, folder, begun=begun, workers=workers)
     click.echo(f"trained: {checkpoint}")
 
 
 @main.command("own-camera")
 @click.argument("frames", type=FOLDER)
-@click.option("--begin-with", type=FOLDER, help="run to begin with; default the published frames-camera")
+@click.option(
+    "--begin-with", default="frames-camera", show_default=True, help="run or published model to begin with"
+)
 @click.option("--run", type=click.Path(path_type=Path), default=Path("runs/own-camera"), show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=120, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-def own_camera(frames: Path, begin_with: Path | None, run: Path, steps: int, seed: int) -> None:
+def own_camera(frames: Path, begin_with: str, run: Path, steps: int, seed: int) -> None:
     """Adapt the production network to one camera by a folder of its noisy FRAMES alone.
 
     Nothing is written unless frames that were held out say that it has become better.
     """
     from tqdm import tqdm
 
+    from training.begin import begun_with
     from training.own_camera import adapt
     from training.self_supervised import Tuning
 
@@ -94,7 +98,7 @@ def own_camera(frames: Path, begin_with: Path | None, run: Path, steps: int, see
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}")
 
-        outcome = adapt(frames, begin_with, run, Tuning(steps=steps, seed=seed), tell)
+        outcome = adapt(frames, begun_with(begin_with), run, Tuning(steps=steps, seed=seed), tell)
     gained = outcome.after - outcome.before
     click.echo(
         f"trained: {run / 'last.ckpt'}; better on held-out frames (by {gained:.1f} dB, as they estimate)"

@@ -5,6 +5,7 @@ import math
 import os
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,21 @@ from training.errors import DivergedError, RecipeError
 from training.grow import grow
 from training.losses import build_loss, psnr
 from training.muon import hold_kernels_as_kernels, hold_kernels_as_matrices, muon_and_adamw
+from training.network import Network
 from training.networks import ResidualUNet
 from training.recipe import Recipe, changed
 
 log = logging.getLogger(__name__)
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A network to begin with, its weights as kernels, its recipe, and how it came about, for the card."""
+
+    recipe: Recipe
+    network: Network
+    earlier: list[dict[str, Any]]
 
 
 class Denoiser(pl.LightningModule):
@@ -129,28 +140,26 @@ class Denoiser(pl.LightningModule):
         self.seconds_done = checkpoint["seconds_done"]
         self.earlier = checkpoint["earlier"]
 
-    def take_weights(self, checkpoint: dict[str, Any]) -> None:
-        """Begin with the averaged weights of an earlier run, and remember how they were trained.
+    def begin_with(self, begun: Begun) -> None:
+        """Take the weights of an earlier network; a U-Net may be larger, and begins by computing the same.
 
-        A U-Net may be larger than the earlier one: then it begins by computing the same.
+        Raises:
+            RecipeError: the network is another one, or not larger.
         """
-        earlier = Denoiser(Recipe.model_validate(checkpoint["recipe"]))
-        earlier.load_state_dict(checkpoint["state_dict"])
-        for network in (earlier.network, self.network):
-            hold_kernels_as_kernels(network)
-        if isinstance(earlier.network, ResidualUNet) and isinstance(self.network, ResidualUNet):
-            grow(earlier.network, self.network)
+        hold_kernels_as_kernels(self.network)
+        if isinstance(begun.network, ResidualUNet) and isinstance(self.network, ResidualUNet):
+            grow(begun.network, self.network)
+        elif begun.recipe.network == self.recipe.network:
+            self.network.load_state_dict(begun.network.state_dict())
         else:
-            self.network.load_state_dict(earlier.network.state_dict())
+            raise RecipeError(f"a {begun.recipe.network.kind} cannot begin another network than its own")
         if self.recipe.fit.optimiser == "muon":
             hold_kernels_as_matrices(self.network)
-        trained = {key: checkpoint["recipe"][key] for key in ("fit", "corruption", "data")}
-        effort = {"steps": checkpoint["steps_done"], "minutes": round(checkpoint["seconds_done"] / 60, 1)}
-        self.earlier = [*checkpoint["earlier"], {**trained, **effort}]
+        self.earlier = begun.earlier
 
 
 def fit(
-    recipe: Recipe, data: Path | None, run: Path, *, begin_with: Path | None = None, workers: int = 1
+    recipe: Recipe, data: Path | None, run: Path, *, begun: Begun | None = None, workers: int = 1
 ) -> Path:
     """Train a recipe; goes on from `run/last.ckpt` when there is one.
 
@@ -161,7 +170,7 @@ def fit(
             its files, or None for the cache; for the spiral None.
         run: folder of last.ckpt and of log/version_N/metrics.csv with TensorBoard's events, one for
             each run.
-        begin_with: an earlier run of the same network, or of a smaller U-Net, that a new run begins with.
+        begun: the same network, or a smaller U-Net, that a new run begins with.
         workers: processes that make patches; 0 makes them in the training process.
 
     Returns:
@@ -181,8 +190,8 @@ def fit(
         checkpoint = torch.load(last, map_location="cpu", weights_only=True)
         _refuse_another_recipe(recipe, checkpoint["recipe"], run)
         model.on_load_checkpoint(checkpoint)
-    elif begin_with:
-        model.take_weights(torch.load(begin_with / "last.ckpt", map_location="cpu", weights_only=True))
+    elif begun:
+        model.begin_with(begun)
     batches = prepare(recipe, data)
     model.photographs = batches.images
     model.steps_an_epoch = batches.epoch

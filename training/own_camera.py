@@ -5,30 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
-from onnx import numpy_helper
 
-from model_store import ModelStore, default_root
-from training.build import build_network
 from training.data import read_photos
 from training.errors import DataError, NotBetterError
-from training.export import load_run
-from training.fit import Denoiser
-from training.graph import weight_name
+from training.fit import Begun, Denoiser
 from training.networks import ResidualUNet
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe
 from training.self_supervised import Outcome, Tuning, fine_tune
 
 NAME = "own-camera"
-BASE = "frames-camera"
-
-_Base = tuple[Recipe, ResidualUNet, list[dict[str, Any]]]
 
 
 def adapt(
     frames: Path,
-    begin_with: Path | None,
+    begun: Begun,
     run: Path,
     tuning: Tuning | None = None,
     each_step: Callable[[int, float], None] = lambda step, loss: None,
@@ -38,7 +29,7 @@ def adapt(
     Args:
         frames: folder of noisy frames of one camera, straight from it; files that cannot be read or
             are smaller than a patch are named in the log and skipped.
-        begin_with: a run of the production network; None is the published frames-camera.
+        begun: the production network to adapt.
         run: where last.ckpt is written, if the network is better than before.
 
     Raises:
@@ -49,9 +40,11 @@ def adapt(
     last = run / "last.ckpt"
     if last.exists():
         raise DataError(f"{last} exists already; give another --run")
-    base, network, earlier = _of_run(begin_with) if begin_with else published()
+    network = begun.network
+    if not isinstance(network, ResidualUNet):
+        raise DataError(f"{begun.recipe.name} is a {begun.recipe.network.kind}; a unet can be adapted")
     photos = read_photos(frames, tuning.patch)
-    begun = time.monotonic()
+    started = time.monotonic()
     outcome = fine_tune(network, photos, tuning, each_step)
     if outcome.leaves_more:
         raise NotBetterError(
@@ -65,11 +58,11 @@ def adapt(
             f" {2 * outcome.error:.2f}, which is not better for certain: {run} is not written;"
             " try more frames, other scenes, or keep the model you have"
         )
-    model = Denoiser(_recipe(base, tuning, len(photos)))
+    model = Denoiser(_recipe(begun.recipe, tuning, len(photos)))
     model.network.load_state_dict(outcome.network.state_dict())
     model.photographs, model.steps_done = len(photos), tuning.steps
-    model.seconds_done = time.monotonic() - begun
-    model.earlier = earlier
+    model.seconds_done = time.monotonic() - started
+    model.earlier = begun.earlier
     _write(last, model)
     return outcome
 
@@ -86,33 +79,6 @@ def _recipe(base: Recipe, tuning: Tuning, frames: int) -> Recipe:
         "fit": base.fit.model_copy(update=fit),
     }
     return base.model_copy(update=change)
-
-
-def _of_run(run: Path) -> _Base:
-    recipe, network, effort = load_run(run)
-    if not isinstance(network, ResidualUNet):
-        raise DataError(f"{run} holds a {recipe.network.kind}; a run of kind unet can be adapted")
-    trained = recipe.model_dump(mode="json", include={"fit", "corruption", "data"})
-    return recipe, network, [*effort.earlier, {**trained, "steps": effort.steps, "minutes": effort.minutes}]
-
-
-def published() -> _Base:
-    """The newest published model; its weights have their names in the graph."""
-    stored = ModelStore(default_root()).resolve(BASE)
-    recipe = load_recipe(BASE)
-    network = build_network(recipe)
-    assert isinstance(network, ResidualUNet)
-    graph = onnx.load_from_string(stored.read_verified()).graph
-    found = {weight_name(each.name): each for each in graph.initializer}
-    try:
-        weights = {name: torch.tensor(numpy_helper.to_array(each)) for name, each in found.items() if name}
-        network.load_state_dict(weights)
-    except RuntimeError:
-        raise DataError(
-            f"{stored.card.label} has another network than {BASE}.toml now describes;"
-            " train one and give it with --begin-with"
-        ) from None
-    return recipe, network.eval(), [{"model": stored.card.label, "sha256": stored.card.sha256}]
 
 
 def _write(path: Path, model: Denoiser) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from training.batches import Arrays, Share
+from training.begin import begun_with
 from training.checkpoint_io import AtomicCheckpointIO
 from training.errors import DataError, DivergedError, RecipeError
 from training.export import load_run
@@ -78,7 +79,13 @@ def test_a_larger_network_begins_with_what_a_smaller_one_learned(
     network = small["network"]
     network.update(widths=[2 * width for width in network["widths"]])
     small["fit"].update(optimiser=optimiser, steps=1, rate=1e-9, ema=0.0)
-    fit(Recipe.model_validate(small), photos, tmp_path / "large", begin_with=tmp_path / "small", workers=0)
+    fit(
+        Recipe.model_validate(small),
+        photos,
+        tmp_path / "large",
+        begun=begun_with(str(tmp_path / "small")),
+        workers=0,
+    )
     (_, before, _), (_, after, effort) = (load_run(tmp_path / name) for name in ("small", "large"))
     image = torch.rand(1, 3, 64, 64)
     assert torch.allclose(after(image), before(image), atol=1e-4)

@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from model_store import ModelStore, default_root
+from training.begin import begun_with
 from training.corruption import Gaussian, to_float, to_uint8
 from training.errors import DataError, NotBetterError
 from training.export import load_run
 from training.fit import fit
-from training.networks import denoise_uint8
-from training.own_camera import BASE, adapt, published
+from training.networks import ResidualUNet, denoise_uint8
+from training.own_camera import adapt
 from training.recipe import Recipe
 from training.self_supervised import Tuning
 
@@ -21,8 +22,8 @@ from training.self_supervised import Tuning
 def test_a_run_is_adapted_to_a_folder_of_noisy_frames_or_left_alone(
     recipe: Recipe, photos: Path, tmp_path: Path
 ) -> None:
-    begun = tmp_path / "begun"
-    fit(recipe, photos, begun, workers=0)
+    fit(recipe, photos, tmp_path / "begun", workers=0)
+    begun = begun_with(str(tmp_path / "begun"))
     frames = tmp_path / "frames"
     frames.mkdir()
     clean = 0.25 + 0.5 * to_float(skimage.data.coffee()[100:228, 150:278])
@@ -48,12 +49,22 @@ def test_a_run_is_adapted_to_a_folder_of_noisy_frames_or_left_alone(
         adapt(frames, begun, tmp_path / "better")
 
 
-def test_the_published_network_is_read_from_its_graph() -> None:
-    stored = ModelStore(default_root()).resolve(BASE)
+@pytest.mark.parametrize("model", ["frames-camera"])
+def test_a_published_network_is_read_from_its_graph(model: str) -> None:
+    stored = ModelStore(default_root()).resolve(model)
     frame = np.random.default_rng(0).integers(0, 256, (1, 40, 64, 3), np.uint8)
     feeds = {"image": frame, "strength": np.ones(1, np.float32)}
     (expected,) = ort.InferenceSession(stored.read_verified()).run(None, feeds)
-    _, network, _ = published()
+    begun = begun_with(model)
+    assert isinstance(begun.network, ResidualUNet)
     with torch.no_grad():
-        found = denoise_uint8(network, torch.from_numpy(frame), torch.ones(1)).numpy()
+        found = denoise_uint8(begun.network, torch.from_numpy(frame), torch.ones(1)).numpy()
     assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("frames-balanced:1", "from before"), ("mnist-dense", "no U-Net")]
+)
+def test_what_cannot_be_trained_on_is_said(model: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        begun_with(model)
