@@ -26,12 +26,13 @@ class Strip:
 
 
 def strips(
-    folders: Sequence[Folder], rows: Sequence[Row], denoisers: Sequence[Denoiser], ours: str
+    folders: Sequence[Folder], rows: Sequence[Row], denoisers: Sequence[Denoiser], family: Sequence[str]
 ) -> list[Strip]:
     """For each corruption of the sheet the image whose gain is the median, at its most detailed place.
 
-    The peer is the one with the highest mean PSNR in that row.
+    Ours is the first of the family; the peer is the one outside of it with the highest mean PSNR in that row.
     """
+    ours = family[0]
     found = []
     by_name = {each.name: each for each in denoisers}
     for folder, row in _chosen(folders, rows):
@@ -39,7 +40,7 @@ def strips(
         middle = int(np.argsort(gains)[len(gains) // 2])
         place, path = list(folder.clean.items())[middle]
         pair = folder.pair(row.corruption, place, path)
-        peers = [name for name in row.scores if name not in ("noisy", ours)]
+        peers = [name for name in row.scores if name not in ("noisy", *family)]
         best = max(peers, key=lambda name: row.mean(name, "psnr"), default=None)
         images = {"noisy": pair.noisy}
         for name in filter(None, (best, ours)):

@@ -69,13 +69,14 @@ def write(
 ) -> list[Path]:
     """Write table.md, table.json, sheet.png and, where sigma 25 was measured, frontier.png and .svg."""
     out.mkdir(parents=True, exist_ok=True)
+    family = [findings.model, *findings.beside]
     files = [out / "table.md", out / "table.json"]
     files[0].write_text(as_text(findings), "utf-8")
     files[1].write_text(json.dumps(dataclasses.asdict(findings), indent=1) + "\n", "utf-8")
     if points := frontier.points(findings.rows):
-        figure = frontier.frontier(points, [findings.model, *findings.beside], findings.threads)
+        figure = frontier.frontier(points, family, findings.threads)
         files += save(figure, out / "frontier")
-    if found := strips(folders, findings.rows, denoisers, findings.model):
+    if found := strips(folders, findings.rows, denoisers, family):
         files.append(out / "sheet.png")
         sheet(found).savefig(files[-1], dpi=110)
     return files

@@ -9,6 +9,7 @@ from tests.conftest import ROOT
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
 CAPACITY = (ROOT / "docs" / "capacity.md").read_text("utf-8")
+TIERS = (ROOT / "docs" / "tiers.md").read_text("utf-8")
 
 
 def test_the_settings_are_those_of_the_code() -> None:
@@ -32,6 +33,6 @@ def test_every_series_is_explained() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in (OPERATIONS, CAPACITY):
+    for page in (OPERATIONS, CAPACITY, TIERS):
         for target in re.findall(r"\]\((?!https?:)([^)#]*)", page):
             assert not target or (ROOT / "docs" / target).exists(), target
