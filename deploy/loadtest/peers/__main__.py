@@ -19,7 +19,7 @@ _IN_FULL = Comparison(rounds=2, users=8, closed_s=15, loads=((2.0, 30),))
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="2 longer rounds: under 20 minutes; else one, under 7")
+@click.option("--full", is_flag=True, help="2 longer rounds; else one, in 7 minutes")
 @click.option("--mix", type=click.Choice(list(MIXES)), default="720p", show_default=True, help="what to send")
 @click.option("--out", type=click.Path(path_type=Path), help="folder; default runs/loadtest/<time>")
 @click.option("--seed", type=int, default=0, show_default=True, help="of arrivals and their pictures")
