@@ -36,6 +36,8 @@ class OnnxDenoiser:
     def load(cls, name: str, model: bytes, threads: int, precision: Precision = "fp32") -> "OnnxDenoiser":
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        # Or the threads of one denoiser would wait by spinning while the next one is measured.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = cpu_providers(precision, threads)
         return cls(name, ort.InferenceSession(model, options, providers))
 
