@@ -57,7 +57,7 @@ class Engine:
             # ONNX Runtime goes on silently on the CPU when the CUDA libraries do not load.
             raise StartError("CUDA does not load; install quietframe[gpu] and a driver, or set device=cpu")
         if self.precision == "bf16" and session.get_providers()[0] != OPENVINO:
-            raise StartError("OpenVINO does not load, which bf16 needs; set precision=auto or int8")
+            raise StartError("OpenVINO does not load, which bf16 needs; set precision=int8 or fp32")
         return session
 
     def run(self, samples: Samples, strength: npt.NDArray[np.float32], lane: int | None = None) -> Samples:
