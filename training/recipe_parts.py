@@ -176,6 +176,7 @@ class FitRecipe(Strict):
 
     An epoch is once through the data, or `epoch` steps where that is endless (photographs); a
     checkpoint follows each. `batch` is that of all processes together, however many there are.
+    `bf16-mixed` is taken as `32-true` on CPUs without instructions for bfloat16.
     """
 
     loss: LossName

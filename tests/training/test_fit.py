@@ -17,13 +17,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.batches import Arrays, Share
+from training.batches import Arrays, Share, prepare
 from training.begin import begun_with
 from training.checkpoint_io import AtomicCheckpointIO
 from training.errors import DataError, DivergedError, RecipeError
 from training.export import load_run
 from training.figures import figures_of
-from training.fit import Denoiser, fit
+from training.fit import Denoiser, fit, make_trainer
 from training.losses import LOSSES, psnr
 from training.recipe import Recipe, changed, load_recipe
 
@@ -47,6 +47,22 @@ def test_training_learns_to_remove_noise(
     with torch.no_grad():
         assert psnr(network(noisy), clean) > psnr(noisy, clean) + 3
     assert "val_psnr" in next(tmp_path.glob("log/*/metrics.csv")).read_text()
+
+
+@pytest.mark.parametrize(("cpu", "taken"), [({"avx2": True}, "32-true"), ({"amx_bf16": True}, "bf16-mixed")])
+def test_bfloat16_is_only_for_cpus_that_have_it(
+    small: dict[str, Any],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cpu: dict[str, bool],
+    taken: str,
+) -> None:
+    small["fit"]["precision"] = "bf16-mixed"
+    recipe = Recipe.model_validate(small)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: cpu)
+    assert make_trainer(recipe, tmp_path, prepare(recipe, photos)).precision == taken
 
 
 @pytest.mark.parametrize("workers", [0, 1])

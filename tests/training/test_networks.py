@@ -11,7 +11,13 @@ from training.build import build_network
 from training.classic import Conv, Latent2, Linear, Sr2, Stochastic
 from training.errors import RecipeError
 from training.grow import grow
-from training.muon import hold_kernels_as_kernels, hold_kernels_as_matrices, muon_and_adamw
+from training.muon import (
+    Muon,
+    hold_kernels_as_kernels,
+    hold_kernels_as_matrices,
+    muon_and_adamw,
+    orthogonalised,
+)
 from training.network import Network, count_parameters
 from training.networks import ResidualUNet, denoise_uint8, depth_to_space, space_to_depth
 from training.recipe import RECIPES, load_recipe
@@ -99,6 +105,36 @@ def test_kernels_as_matrices_compute_the_same_and_come_back(network: ResidualUNe
     hold_kernels_as_kernels(network)
     assert torch.equal(network(image), before)
     assert set(network.state_dict()) == names
+
+
+@pytest.mark.parametrize("shape", [(24, 200), (200, 24), (31, 31)])
+def test_muon_steps_as_the_one_of_torch_does_in_bfloat16(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    begun = torch.randn(shape, generator=generator)
+    ours, theirs = nn.Parameter(begun.clone()), nn.Parameter(begun.clone())
+    optimisers = (
+        Muon([ours], 0.02),
+        torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(5):
+        gradient = torch.randn(shape, generator=generator)
+        for weight, optimiser in zip((ours, theirs), optimisers, strict=True):
+            weight.grad = gradient.clone()
+            optimiser.step()
+    moved = (theirs - begun).norm()
+    assert (ours - theirs).norm() < 0.03 * moved
+
+
+@pytest.mark.parametrize("shape", [(24, 200), (200, 24)])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+def test_an_orthogonalised_matrix_keeps_its_directions_and_has_lengths_of_about_one(
+    shape: tuple[int, int], size: float
+) -> None:
+    matrix = size * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    along = left.T @ orthogonalised(matrix) @ right.T
+    assert (along - along.diag().diag()).abs().max() < 1e-3
+    assert 0.65 < along.diag().min() <= along.diag().max() < 1.25
 
 
 def test_twice_the_image_gives_twice_the_noise(network: ResidualUNet) -> None:
