@@ -28,7 +28,11 @@ class Muon(Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for matrix in group["params"]:
-                momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+                if matrix.grad is None:  # of a layer whose turn has not come
+                    continue
+                if matrix not in self.state:
+                    self.state[matrix]["momentum"] = torch.zeros_like(matrix)
+                momentum = self.state[matrix]["momentum"]
                 momentum.lerp_(matrix.grad, 1 - group["momentum"])
                 update = orthogonalised(matrix.grad.lerp(momentum, group["momentum"]))
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])

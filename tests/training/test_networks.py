@@ -112,8 +112,9 @@ def test_muon_steps_as_the_one_of_torch_does_in_bfloat16(shape: tuple[int, int])
     generator = torch.Generator().manual_seed(0)
     begun = torch.randn(shape, generator=generator)
     ours, theirs = nn.Parameter(begun.clone()), nn.Parameter(begun.clone())
+    idle = nn.Parameter(begun.clone())
     optimisers = (
-        Muon([ours], 0.02),
+        Muon([ours, idle], 0.02),
         torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
     )
     for _ in range(5):
@@ -123,6 +124,7 @@ def test_muon_steps_as_the_one_of_torch_does_in_bfloat16(shape: tuple[int, int])
             optimiser.step()
     moved = (theirs - begun).norm()
     assert (ours - theirs).norm() < 0.03 * moved
+    assert torch.equal(idle, begun)
 
 
 @pytest.mark.parametrize("shape", [(24, 200), (200, 24)])
