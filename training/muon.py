@@ -40,7 +40,7 @@ class Muon(Optimizer):
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """About U V^T of the matrix U S V^T: singular values of 0.7 to 1.2, by five steps of Newton-Schulz.
+    """About U V^T of the matrix U S V^T: five Newton-Schulz steps give lengths of 0.7 to 1.2, tiny ones less.
 
     The quintic and its coefficients are Jordan et al.'s. Its steps are polynomials in the Gram
     matrix, which are multiplied with one another before the (longer) matrix is.
