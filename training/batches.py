@@ -102,6 +102,7 @@ def _photographs(recipe: Recipe, options: PhotosRecipe, folder: Path | None) -> 
             shrink=options.shrink,
             gray=options.gray,
             seed=recipe.fit.seed,
+            augment=options.augment,
         )
         for part in (photos[held_out:], photos[:held_out])
     )

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, cast
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from training.camera import Camera
 from training.errors import DataError
@@ -52,6 +52,7 @@ __all__ = [
     "Poisson",
     "SaltAndPepper",
     "Sequence",
+    "Several",
     "Speckle",
     "linear_to_srgb",
     "srgb_to_linear",
@@ -171,14 +172,22 @@ class Sequence(BatchedCorruption):
 
 
 class Mixture(BatchedCorruption):
-    """One of several corruptions, drawn for each image in proportion to its weight."""
+    """One of several corruptions, drawn for each image in proportion to its weight.
+
+    For a gray image it is drawn from those that are for gray images, of which there is one at least.
+    """
 
     kind: Literal["mixture"] = "mixture"
-    of: tuple["AnyCorruption", ...] = Field(min_length=1)
+    of: "Several"
 
     def apply_batch(self, clean: Image, rng: np.random.Generator) -> Image:
         weights = np.array([each.weight for each in self.of])
         chosen: npt.NDArray[np.int64] = rng.choice(len(self.of), len(clean), p=weights / weights.sum())
+        for_gray = np.array([each.gray for each in self.of])
+        if not for_gray.all():
+            again = ~for_gray[chosen] & (clean == clean[..., :1]).all(axis=(1, 2, 3))
+            weights = weights * for_gray
+            chosen[again] = rng.choice(len(self.of), again.sum(), p=weights / weights.sum())
         noisy = np.empty_like(clean)
         for number in np.unique(chosen):
             noisy[chosen == number] = self.of[number].apply_batch(clean[chosen == number], rng)
@@ -200,3 +209,12 @@ AnyCorruption = Annotated[
     | Mixture,
     Field(discriminator="kind"),
 ]
+
+
+def _one_for_gray(several: tuple[Corruption, ...]) -> tuple[Corruption, ...]:
+    if not any(each.gray for each in several):
+        raise ValueError("gray is false for all of them; leave it true for one that gray images get")
+    return several
+
+
+Several = Annotated[tuple[AnyCorruption, ...], Field(min_length=1), AfterValidator(_one_for_gray)]

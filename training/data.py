@@ -12,6 +12,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps
 from torch.utils.data import Dataset, Sampler
 
+from training.augment import recoloured, turned_crop
 from training.corruption import Corruption, Photo, to_float, to_uint8
 from training.errors import DataError
 
@@ -84,7 +85,8 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     The patch depends on (seed, i) alone, so any worker can make it and a resumed run goes on
     where it stopped. Photographs are randomly shrunk (which also averages away their own noise),
-    cropped, flipped, turned, and made gray with probability `gray`.
+    cropped, flipped, turned, and made gray with probability `gray`. With probability `augment` they
+    are turned by any angle, stretched, and seen in other light (see `augment`).
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         shrink: float,
         gray: float,
         seed: int,
+        augment: float = 0.0,
     ) -> None:
         self.photos = photos
         self.corruption = corruption
@@ -103,6 +106,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.shrink = shrink
         self.gray = gray
         self.seed = seed
+        self.augment = augment
         areas = np.array([photo.shape[0] * photo.shape[1] for photo in photos], np.float64)
         self._share = np.cumsum(areas / areas.sum())
 
@@ -117,6 +121,10 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def _clean(self, rng: np.random.Generator) -> Photo:
         photo = self.photos[min(int(np.searchsorted(self._share, rng.random())), len(self.photos) - 1)]
+        if self.augment and rng.random() < self.augment:
+            turned = turned_crop(photo, self.patch, self.shrink, rng)
+            if turned is not None:
+                return to_uint8(recoloured(turned, rng))
         height, width = photo.shape[:2]
         side = round(self.patch * rng.uniform(1, min(self.shrink, min(height, width) / self.patch)))
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)

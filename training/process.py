@@ -43,11 +43,19 @@ Side = Annotated[tuple[_Side, _Side], BeforeValidator(_levels)]
 
 
 class Corruption(BaseModel, ABC):
-    """One corruption process; `weight` is its share where a recipe mixes several."""
+    """One corruption process.
+
+    Args:
+        weight: its share where a recipe mixes several.
+        gray: whether a mixture has it for gray images, too. What demosaicing leaves of a sensor's
+            noise differs between the channels; in a gray image it is nothing but fine texture, and
+            a network that has to take it there takes granite for noise.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: PositiveFloat = 1.0
+    gray: bool = True
 
     @abstractmethod
     def apply(self, clean: Image, rng: np.random.Generator) -> Image:

@@ -8,7 +8,7 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from training import recipe_parts as parts
-from training.corruption import AnyCorruption, Corruption
+from training.corruption import Corruption, Several
 from training.errors import RecipeError
 from training.recipe_parts import Strict
 
@@ -22,7 +22,7 @@ class Recipe(Strict):
     network: parts.NetworkRecipe
     data: parts.DataRecipe
     fit: parts.FitRecipe
-    corruption: tuple[AnyCorruption, ...] = Field(min_length=1)
+    corruption: Several
 
     @model_validator(mode="after")
     def _data_fits_network(self) -> Self:

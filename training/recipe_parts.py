@@ -113,6 +113,7 @@ class PhotosRecipe(Strict):
     patch: PositiveInt
     shrink: Annotated[float, Field(ge=1, le=8)] = 2.0
     gray: Annotated[float, Field(ge=0, le=1)] = 0.15
+    augment: Annotated[float, Field(ge=0, le=1)] = 0.0
     holdout: PositiveInt = 8
 
     @property

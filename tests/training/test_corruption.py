@@ -197,6 +197,19 @@ def test_mixture_draws_by_weight() -> None:
     assert 0.68 < np.mean(dark) < 0.82
 
 
+def test_a_mixture_keeps_from_gray_images_what_is_not_for_them() -> None:
+    never = Masking(amount=(1, 1), weight=9, gray=False)
+    shares = {"unchanged": Gaussian(sigma=(0, 0), weight=1), "white": SaltAndPepper(amount=(1, 1), weight=3)}
+    mixture = Mixture(of=(never, *shares.values()))
+    coloured = np.broadcast_to(np.float32([0.4, 0.5, 0.6]), (600, 1, 1, 3))
+    grey = np.full((600, 1, 1, 3), 0.5, np.float32)
+    noisy = mixture.apply_batch(np.concatenate([grey, coloured]), np.random.default_rng(0))
+    unchanged = (noisy == np.concatenate([grey, coloured])).all(axis=(1, 2, 3))
+    assert 0.2 < unchanged[:600].mean() < 0.3, "the others keep their proportions"
+    assert 0.05 < unchanged[600:].mean() < 0.11
+    assert (noisy[600:] == 0).all(axis=(1, 2, 3)).mean() > 0.65
+
+
 def test_a_step_of_a_sequence_may_follow_any_other() -> None:
     dark = np.zeros((16, 16, 3), np.float32)
     for second in (Poisson(peak=(10, 10)), LowLight(photons=(50, 50), read=(0, 0)), Jpeg(quality=(9, 9))):
@@ -212,6 +225,7 @@ def test_to_uint8_clips_and_rounds() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"kind": "mixture", "of": [{"kind": "jpeg", "quality": 50, "gray": False}]},
         {"kind": "gaussian", "sigma": [30, 10]},
         {"kind": "gaussian", "sigma": -1},
         {"kind": "gaussian", "sigma": "loud"},

@@ -10,9 +10,17 @@ from training.data import Patches, Stream, read_photos
 from training.errors import DataError
 
 
-def patches(photos: Path, gray: float = 0.0, sigma: float = 20, seed: int = 0) -> Patches:
+def patches(
+    photos: Path, gray: float = 0.0, sigma: float = 20, seed: int = 0, augment: float = 0.0
+) -> Patches:
     return Patches(
-        read_photos(photos, 32), Gaussian(sigma=(sigma, sigma)), patch=32, shrink=2.0, gray=gray, seed=seed
+        read_photos(photos, 32),
+        Gaussian(sigma=(sigma, sigma)),
+        patch=32,
+        shrink=2.0,
+        gray=gray,
+        seed=seed,
+        augment=augment,
     )
 
 
@@ -36,8 +44,9 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         read_photos(tmp_path, 32)
 
 
-def test_patch_number_i_is_always_the_same(photos: Path) -> None:
-    first, again, other = patches(photos), patches(photos), patches(photos, seed=1)
+@pytest.mark.parametrize("augment", [0, 0.5])
+def test_patch_number_i_is_always_the_same(photos: Path, augment: float) -> None:
+    first, again, other = (patches(photos, seed=seed, augment=augment) for seed in (0, 0, 1))
     for index in (0, 7, 10**9):
         for ours, theirs in zip(first[index], again[index], strict=True):
             assert torch.equal(ours, theirs)
@@ -45,9 +54,10 @@ def test_patch_number_i_is_always_the_same(photos: Path) -> None:
     assert not torch.equal(first[0][1], first[1][1])
 
 
-def test_noisy_and_clean_belong_together(photos: Path) -> None:
+@pytest.mark.parametrize("augment", [0, 1])
+def test_noisy_and_clean_belong_together(photos: Path, augment: float) -> None:
     for index in range(20):
-        noisy, clean = patches(photos, sigma=5)[index]
+        noisy, clean = patches(photos, sigma=5, augment=augment)[index]
         assert noisy.shape == clean.shape == (3, 32, 32)
         assert noisy.dtype == torch.float32
         assert noisy.min() >= 0

@@ -25,7 +25,7 @@ def test_every_recipe_that_ships_is_valid() -> None:
         (('kind = "unet"', 'kind = "vae"'), "'unet', 'linear', 'dense', 'conv', 'latent2', 'stochastic'"),
         (("patch = 96", 'kind = "cifar"'), "kind is one of 'photos', 'mnist', 'fashion-mnist', 'spiral'"),
         (("patch = 96", 'kind = "mnist"'), "data.digits.shrink: unknown key; there are: kind, side"),
-        (("peak = [20, 1000]", "paek = [20, 1000]"), "unknown key; there are: weight, kind, peak"),
+        (("peak = [20, 1000]", "paek = [20, 1000]"), "unknown key; there are: weight, gray, kind, peak"),
         (('loss = "psnr"', 'loss = "bce"'), "bce needs a network whose output is 0..1"),
         (("steps = 1_000_000\nminutes = 80", ""), "give steps, epochs or minutes"),
         (('kind = "poisson"', 'kind = "fog"'), "'gaussian'"),

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from training.augment import recoloured, turned_crop
+from training.pixels import Image, Photo
+
+SIDE = 32
+
+
+def slope(height: int, width: int) -> Photo:
+    """Brighter to the right in red, downwards in green: a straight line stays one however it is turned."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([columns, rows, rows * 0 + 128], axis=2).astype(np.uint8)
+
+
+def gradients(image: Image) -> np.ndarray:
+    """What a step to the right and one downwards change in red and green, 2 x 2; raises where it varies."""
+    steps = np.stack([np.diff(image[:-1], axis=1), np.diff(image[:, :-1], axis=0)])[..., :2]
+    mean = steps.mean(axis=(1, 2))
+    assert np.abs(steps - mean[:, None, None]).max() < 1.5 / 255
+    return np.asarray(mean * 255)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_crop_is_turned_stretched_and_shrunk_but_never_bent_or_reflected(seed: int) -> None:
+    crop = turned_crop(slope(150, 250), SIDE, 3.0, np.random.default_rng(seed))
+    assert crop is not None
+    assert crop.shape == (SIDE, SIDE, 3)
+    long, short = np.linalg.svd(gradients(crop), compute_uv=False)
+    assert 0.99 < np.sqrt(long * short) < 3.02, "shrunk by 1 to 3"
+    assert 0.99 < long / short < np.exp(0.5) * 1.01, "stretched by 1.65 at most"
+    assert np.abs(crop[..., 2] - 128 / 255).max() < 1e-3
+
+
+def test_angles_are_not_only_right_ones() -> None:
+    rng = np.random.default_rng(0)
+    crops = (turned_crop(slope(150, 250), SIDE, 2.0, rng) for _ in range(40))
+    directions = [np.arctan2(*gradients(crop)[0]) for crop in crops if crop is not None]
+    assert len(np.unique(np.floor(np.array(directions) / (np.pi / 8)))) > 10
+
+
+def test_what_does_not_fit_turned_is_left_to_plain_crops() -> None:
+    rng = np.random.default_rng(0)
+    assert all(turned_crop(slope(SIDE, SIDE), SIDE, 2.0, rng) is None for _ in range(10))
+
+
+def test_recolouring_keeps_what_is_brighter_brighter() -> None:
+    rng = np.random.default_rng(0)
+    levels = np.repeat(np.linspace(0.1, 0.9, 9, dtype=np.float32)[None, :, None], 3, axis=2)
+    images = np.stack([recoloured(levels, rng) for _ in range(40)])
+    assert images.dtype == np.float32
+    assert 0 <= images.min() < images.max() <= 1
+    assert (np.diff(images, axis=2) > 0).all()
+    assert images[:, 0, 4].std(axis=0).min() > 0.02

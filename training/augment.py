@@ -1,0 +1,56 @@
+"""More photographs out of few: turned by any angle, stretched, in other light.
+
+A network of frames-balanced's size learns three hundred photographs by heart in some hours: at sigma
+25 it was 0.1 dB ahead of DnCNN on those it was trained on, and 0.3 dB behind on others (docs/tiers.md).
+Crops at right angles come again and again, such ones do not.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+from training.pixels import Image, Photo, to_float
+
+_STRETCH = 0.25
+_SHARPEST = 1.4
+
+
+def turned_crop(photo: Photo, side: int, shrink: float, rng: np.random.Generator) -> Image | None:
+    """A square of the photograph at any angle, stretched by up to 1.65 to 1, shrunk up to `shrink` times.
+
+    Most of the shrinking averages areas, up to 1.4 times of it picks points: so a crop is as soft or
+    as sharp as photographs are.
+
+    Returns:
+        float32 `[side, side, 3]`, about 0..1; None where it does not fit into the photograph.
+    """
+    angle, stretch = rng.uniform(0, 2 * math.pi), rng.uniform(-_STRETCH, _STRETCH)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    axes = turn * np.exp([stretch, -stretch])
+    extent = np.abs(axes).sum(1) * side + 2
+    room = np.array(photo.shape[1::-1]) / extent
+    if room.min() < 1:
+        return None
+    scale = rng.uniform(1, min(shrink, room.min()))
+    picked = min(scale, rng.uniform(1, _SHARPEST))
+    size = np.ceil(extent * scale).astype(int).clip(max=photo.shape[1::-1])
+    left, top = rng.integers(np.array(photo.shape[1::-1]) - size + 1)
+    box = to_float(photo[top : top + size[1], left : left + size[0]])
+    small = np.ceil(size * picked / scale).astype(int)
+    box = cv2.resize(box, small.tolist(), interpolation=cv2.INTER_AREA)
+    axes = axes * picked
+    offset = (small - 1) / 2 - axes @ np.full(2, (side - 1) / 2)
+    flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
+    matrix = np.column_stack([axes, offset])
+    return cv2.warpAffine(box, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def recoloured(image: Image, rng: np.random.Generator) -> Image:
+    """The same in other light: saturation, contrast, gamma, a little of it by channel; float32, 0..1."""
+    image = np.clip(image, 0, 1)
+    mean = image.mean(axis=2, keepdims=True)
+    image = np.clip(mean + rng.uniform(0.6, 1.3) * (image - mean), 0, 1)
+    gamma = np.exp(rng.uniform(-0.3, 0.3) + rng.normal(0, 0.05, 3)).astype(np.float32)
+    low, high = rng.uniform(0, 0.1), rng.uniform(0.8, 1)
+    return np.asarray(low + (high - low) * image**gamma, np.float32)
