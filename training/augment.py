@@ -16,6 +16,28 @@ _STRETCH = 0.25
 _SHARPEST = 1.4
 
 
+def augmented(photo: Photo, side: int, shrink: float, rng: np.random.Generator) -> Image | None:
+    """One crop, turned, sharpened and recoloured; every other time the more detailed one of two.
+
+    Crops of photographs that were made to be looked at are softer and emptier than what a camera
+    delivers, which has been sharpened already.
+
+    Returns:
+        float32 `[side, side, 3]`, 0..1; None where none fits into the photograph.
+    """
+    crops = (turned_crop(photo, side, shrink, rng) for _ in range(rng.integers(1, 3)))
+    fitting = [crop for crop in crops if crop is not None]
+    if not fitting:
+        return None
+    return recoloured(sharpened(max(fitting, key=_detail), rng), rng)
+
+
+def _detail(image: Image) -> float:
+    return float(
+        np.abs(np.diff(image[..., 1], axis=0)).mean() + np.abs(np.diff(image[..., 1], axis=1)).mean()
+    )
+
+
 def turned_crop(photo: Photo, side: int, shrink: float, rng: np.random.Generator) -> Image | None:
     """A square of the photograph at any angle, stretched by up to 1.65 to 1, shrunk up to `shrink` times.
 
@@ -44,6 +66,12 @@ def turned_crop(photo: Photo, side: int, shrink: float, rng: np.random.Generator
     flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
     matrix = np.column_stack([axes, offset])
     return cv2.warpAffine(box, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def sharpened(image: Image, rng: np.random.Generator) -> Image:
+    """Up to 0.9 of what a Gaussian of deviation 0.8 takes away is added again (unsharp masking)."""
+    detail = image - cv2.GaussianBlur(image, (0, 0), 0.8, borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(image + np.float32(rng.uniform(0, 0.9)) * detail, np.float32)
 
 
 def recoloured(image: Image, rng: np.random.Generator) -> Image:

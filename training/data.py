@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps
 from torch.utils.data import Dataset, Sampler
 
-from training.augment import recoloured, turned_crop
+from training.augment import augmented
 from training.corruption import Corruption, Photo, to_float, to_uint8
 from training.errors import DataError
 
@@ -122,9 +122,9 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def _clean(self, rng: np.random.Generator) -> Photo:
         photo = self.photos[min(int(np.searchsorted(self._share, rng.random())), len(self.photos) - 1)]
         if self.augment and rng.random() < self.augment:
-            turned = turned_crop(photo, self.patch, self.shrink, rng)
-            if turned is not None:
-                return to_uint8(recoloured(turned, rng))
+            crop = augmented(photo, self.patch, self.shrink, rng)
+            if crop is not None:
+                return to_uint8(crop)
         height, width = photo.shape[:2]
         side = round(self.patch * rng.uniform(1, min(self.shrink, min(height, width) / self.patch)))
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)

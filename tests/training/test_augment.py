@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.augment import recoloured, turned_crop
+from training.augment import augmented, recoloured, sharpened, turned_crop
 from training.pixels import Image, Photo
 
 SIDE = 32
@@ -41,7 +41,29 @@ def test_angles_are_not_only_right_ones() -> None:
 
 def test_what_does_not_fit_turned_is_left_to_plain_crops() -> None:
     rng = np.random.default_rng(0)
-    assert all(turned_crop(slope(SIDE, SIDE), SIDE, 2.0, rng) is None for _ in range(10))
+    assert all(augmented(slope(SIDE, SIDE), SIDE, 2.0, rng) is None for _ in range(10))
+
+
+def test_detail_comes_up_more_often_than_it_covers_the_photograph() -> None:
+    photo = np.full((200, 200, 3), 100, np.uint8)
+    photo[:, :100] += np.random.default_rng(0).integers(0, 60, (200, 100, 1), np.uint8)
+    rng = np.random.default_rng(1)
+
+    def detailed(crop: Image | None) -> bool:
+        assert crop is not None
+        return bool(crop.std(axis=(0, 1)).max() > 0.02)
+
+    chosen = np.mean([detailed(augmented(photo, SIDE, 1.0, rng)) for _ in range(200)])
+    assert chosen > np.mean([detailed(turned_crop(photo, SIDE, 1.0, rng)) for _ in range(200)]) + 0.05
+
+
+def test_sharpening_raises_contrast_at_edges_and_leaves_the_flat_alone() -> None:
+    edge = np.repeat(np.float32([0.3] * 8 + [0.6] * 8)[None, :, None], 3, axis=2).repeat(16, axis=0)
+    images = np.stack([sharpened(edge, np.random.default_rng(seed)) for seed in range(20)])
+    assert images.dtype == np.float32
+    assert np.abs(images[:, :, [0, 15]] - edge[:, [0, 15]]).max() < 1e-6
+    assert (images[:, 0, 8, 0] - images[:, 0, 7, 0] > 0.3).all()
+    assert np.ptp(images[:, 0, 8, 0]) > 0.02, "now more, now less"
 
 
 def test_recolouring_keeps_what_is_brighter_brighter() -> None:
