@@ -6,6 +6,7 @@ Crops at right angles come again and again, such ones do not.
 """
 
 import math
+from typing import cast
 
 import cv2
 import numpy as np
@@ -60,12 +61,13 @@ def turned_crop(photo: Photo, side: int, shrink: float, rng: np.random.Generator
     left, top = rng.integers(np.array(photo.shape[1::-1]) - size + 1)
     box = to_float(photo[top : top + size[1], left : left + size[0]])
     small = np.ceil(size * picked / scale).astype(int)
-    box = cv2.resize(box, small.tolist(), interpolation=cv2.INTER_AREA)
+    box = cast(Image, cv2.resize(box, small.tolist(), interpolation=cv2.INTER_AREA))
     axes = axes * picked
     offset = (small - 1) / 2 - axes @ np.full(2, (side - 1) / 2)
     flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
     matrix = np.column_stack([axes, offset])
-    return cv2.warpAffine(box, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    turned = cv2.warpAffine(box, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    return cast(Image, turned)
 
 
 def sharpened(image: Image, rng: np.random.Generator) -> Image:

@@ -122,9 +122,9 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def _clean(self, rng: np.random.Generator) -> Photo:
         photo = self.photos[min(int(np.searchsorted(self._share, rng.random())), len(self.photos) - 1)]
         if self.augment and rng.random() < self.augment:
-            crop = augmented(photo, self.patch, self.shrink, rng)
-            if crop is not None:
-                return to_uint8(crop)
+            changed = augmented(photo, self.patch, self.shrink, rng)
+            if changed is not None:
+                return to_uint8(changed)
         height, width = photo.shape[:2]
         side = round(self.patch * rng.uniform(1, min(self.shrink, min(height, width) / self.patch)))
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)

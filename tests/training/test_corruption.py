@@ -201,7 +201,7 @@ def test_a_mixture_keeps_from_gray_images_what_is_not_for_them() -> None:
     never = Masking(amount=(1, 1), weight=9, gray=False)
     shares = {"unchanged": Gaussian(sigma=(0, 0), weight=1), "white": SaltAndPepper(amount=(1, 1), weight=3)}
     mixture = Mixture(of=(never, *shares.values()))
-    coloured = np.broadcast_to(np.float32([0.4, 0.5, 0.6]), (600, 1, 1, 3))
+    coloured = np.tile(np.array([0.4, 0.5, 0.6], np.float32), (600, 1, 1, 1))
     grey = np.full((600, 1, 1, 3), 0.5, np.float32)
     noisy = mixture.apply_batch(np.concatenate([grey, coloured]), np.random.default_rng(0))
     unchanged = (noisy == np.concatenate([grey, coloured])).all(axis=(1, 2, 3))
