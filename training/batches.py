@@ -102,9 +102,9 @@ def _photographs(recipe: Recipe, options: PhotosRecipe, folder: Path | None) -> 
             shrink=options.shrink,
             gray=options.gray,
             seed=recipe.fit.seed,
-            augment=options.augment,
+            augment=augment,
         )
-        for part in (photos[held_out:], photos[:held_out])
+        for part, augment in ((photos[held_out:], options.augment), (photos[:held_out], 0.0))
     )
     return Batches(recipe, training, validation, len(training.photos), recipe.fit.epoch)
 
