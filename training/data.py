@@ -97,8 +97,8 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         patch: int,
         shrink: float,
         gray: float,
+        augment: float,
         seed: int,
-        augment: float = 0.0,
     ) -> None:
         self.photos = photos
         self.corruption = corruption

@@ -49,7 +49,7 @@ class Corruption(BaseModel, ABC):
         weight: its share where a recipe mixes several.
         gray: whether a mixture has it for gray images, too. What demosaicing leaves of a sensor's
             noise differs between the channels; in a gray image it is nothing but fine texture, and
-            a network that has to take it there takes granite for noise.
+            networks that had to take it there took granite for noise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
