@@ -165,9 +165,11 @@ def _corruption(card: ModelCard) -> str:
 
 def _levels(levels: dict[str, Any]) -> str:
     """`sigma 0 to 55, demosaic 0.7`; the steps of a sequence one after the other."""
+    kept = "" if levels.get("gray", True) else "; not on gray images"
     if isinstance(steps := levels.get("steps"), list | tuple):
-        return ", then ".join(f"{step['kind']} {_levels(_without(step, 'kind', 'weight'))}" for step in steps)
-    return ", ".join(f"{name} {_span(value)}" for name, value in levels.items())
+        told = (f"{step['kind']} {_levels(_without(step, 'kind', 'weight'))}" for step in steps)
+        return ", then ".join(told) + kept
+    return ", ".join(f"{name} {_span(value)}" for name, value in _without(levels, "gray").items()) + kept
 
 
 def _without(step: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -54,6 +54,7 @@ __all__ = [
     "Sequence",
     "Several",
     "Speckle",
+    "Steps",
     "linear_to_srgb",
     "srgb_to_linear",
     "to_float",
@@ -163,7 +164,7 @@ class Sequence(BatchedCorruption):
     """Corruptions applied one after the other, as noise and then compression."""
 
     kind: Literal["sequence"] = "sequence"
-    steps: tuple["AnyCorruption", ...] = Field(min_length=1)
+    steps: "Steps"
 
     def apply_batch(self, clean: Image, rng: np.random.Generator) -> Image:
         for step in self.steps:
@@ -218,3 +219,12 @@ def _one_for_gray(several: tuple[Corruption, ...]) -> tuple[Corruption, ...]:
 
 
 Several = Annotated[tuple[AnyCorruption, ...], Field(min_length=1), AfterValidator(_one_for_gray)]
+
+
+def _gray_as_a_whole(steps: tuple[Corruption, ...]) -> tuple[Corruption, ...]:
+    if not all(each.gray for each in steps):
+        raise ValueError("gray = false belongs to the sequence, not to one of its steps")
+    return steps
+
+
+Steps = Annotated[tuple[AnyCorruption, ...], Field(min_length=1), AfterValidator(_gray_as_a_whole)]

@@ -28,6 +28,17 @@ def test_what_a_user_must_know_is_there(shipped: StoredModel) -> None:
     assert "gaussian sigma 0 to 30, then jpeg quality 40 to 95" in page
 
 
+def test_what_gray_images_never_got_is_said_of_that_corruption_alone() -> None:
+    steps = [{"kind": "jpeg", "quality": [50, 50], "gray": True, "weight": 1}]
+    mixed = (
+        Corruption(kind="gaussian", share=0.5, levels={"sigma": [0, 50], "gray": True}),
+        Corruption(kind="sequence", share=0.5, levels={"steps": steps, "gray": False}),
+    )
+    page = card_markdown(card(b"onnx").model_copy(update={"corruption": mixed}))
+    assert "| gaussian | 50% | sigma 0 to 50 |" in page
+    assert "| sequence | 50% | jpeg quality 50; not on gray images |" in page
+
+
 def test_no_text_of_a_card_breaks_a_table() -> None:
     odd = Corruption(kind="a|b\nc", share=1, levels={"steps": 3, "|": ["x", "y"]})
     page = card_markdown(card(b"onnx").model_copy(update={"corruption": (odd,), "hyperparameters": {"|": 1}}))

@@ -236,6 +236,7 @@ def test_to_uint8_clips_and_rounds() -> None:
         {"kind": "speckle", "deviation": [-1, 1]},
         {"kind": "fog"},
         {"kind": "sequence", "steps": []},
+        {"kind": "sequence", "steps": [{"kind": "jpeg", "quality": 50, "gray": False}]},
     ],
 )
 def test_impossible_levels_are_refused(wrong: dict[str, Any]) -> None:
