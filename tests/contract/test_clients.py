@@ -2,9 +2,7 @@
 
 import asyncio
 import base64
-import io
 import json
-import queue
 import re
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +11,6 @@ from typing import Any
 import grpc
 import httpx
 import numpy as np
-import numpy.typing as npt
 import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
@@ -27,10 +24,8 @@ from tritonclient.grpc import service_pb2_grpc
 
 from model_store import ModelStore, StoredModel, default_root
 from tests.conftest import Server
+from tests.contract.triton import MODEL, Pixels, denoised_by_v1, file_input, opened, raw_input
 from tests.service.test_codec import file_of
-
-Pixels = npt.NDArray[np.uint8]
-MODEL = "frames-balanced"
 
 
 @pytest.fixture(scope="module")
@@ -51,41 +46,6 @@ def triton(request: pytest.FixtureRequest, over_http: Any, over_grpc: Any) -> tu
     if request.param == "http":
         return over_http, tritonclient.http
     return over_grpc, tritonclient.grpc
-
-
-@pytest.fixture(scope="module")
-def frames(photo: Pixels) -> Pixels:
-    """Two crops, uint8 `[2, 61, 83, 3]`."""
-    return np.stack([photo[:61, :83], photo[100:161, 200:283]])
-
-
-@pytest.fixture(scope="module")
-def expected(server: Server, frames: Pixels) -> Pixels:
-    """What /v1/denoise makes of them."""
-    return np.stack([denoised_by_v1(server, file_of(Image.fromarray(frame), "png")) for frame in frames])
-
-
-def denoised_by_v1(server: Server, data: bytes) -> Pixels:
-    response = httpx.post(f"{server.url}/v1/denoise", content=data, timeout=60)
-    assert response.status_code == 200, response.text
-    return opened(response.content)
-
-
-def opened(data: bytes) -> Pixels:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image)
-
-
-def raw_input(module: Any, frames: Pixels) -> Any:
-    tensor = module.InferInput("image", list(frames.shape), "UINT8")
-    tensor.set_data_from_numpy(frames)
-    return tensor
-
-
-def file_input(module: Any, files: list[bytes]) -> Any:
-    tensor = module.InferInput("IMAGE", [len(files)], "BYTES")
-    tensor.set_data_from_numpy(np.array(files, np.object_))
-    return tensor
 
 
 def test_health_and_metadata(triton: tuple[Any, Any]) -> None:
@@ -267,50 +227,6 @@ def test_async_clients(server: Server, frames: Pixels, expected: Pixels) -> None
 
     for result in asyncio.run(main()):
         assert np.array_equal(result.as_numpy("denoised"), expected)
-
-
-def test_a_stream_answers_in_order_and_survives_a_bad_frame(
-    server: Server, frames: Pixels, expected: Pixels
-) -> None:
-    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
-    good = [file_of(Image.fromarray(frame), "png") for frame in frames]
-    sent = [good[0], b"no image", *good * 4]
-    with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
-        client.start_stream(lambda result, error: answers.put((result, error)))
-        for number, data in enumerate(sent):
-            client.async_stream_infer(MODEL, [file_input(tritonclient.grpc, [data])], request_id=str(number))
-        for number in range(len(sent)):
-            result, error = answers.get(timeout=60)
-            if number == 1:
-                assert "Not an image" in error.message()
-                continue
-            assert result.get_response().id == str(number)
-            assert np.array_equal(
-                opened(result.as_numpy("DENOISED")[0]), expected[0 if number == 0 else number % 2]
-            )
-        client.stop_stream()
-
-
-def test_a_live_stream_drops_what_is_too_old(server: Server, photo: Pixels) -> None:
-    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
-    frame = np.tile(photo, (2, 2, 1))[None]
-    with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
-        client.start_stream(lambda result, error: answers.put((result, error)))
-        for number in range(20):
-            client.async_stream_infer(
-                MODEL,
-                [raw_input(tritonclient.grpc, frame)],
-                request_id=str(number),
-                parameters={"drop_oldest": True},
-            )
-        seen = [answers.get(timeout=60) for _ in range(20)]
-        client.stop_stream()
-    clean = [int(result.get_response().id) for result, error in seen if error is None]
-    dropped = [error.message() for _, error in seen if error is not None]
-    assert clean == sorted(clean)
-    assert clean[-1] == 19
-    assert dropped
-    assert all("newer frame" in message for message in dropped)
 
 
 def test_health_and_reflection(server: Server) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, Server
-from tests.contract.test_clients import denoised_by_v1
+from tests.contract.triton import denoised_by_v1
 from tests.service.test_codec import file_of
 
 Pixels = npt.NDArray[np.uint8]
