@@ -18,6 +18,9 @@ class Muon(Optimizer):
     That one orthogonalises in bfloat16, which CPUs without instructions for it emulate: there its
     step takes over twice as long as the forward and backward pass of `frames-balanced` in float32.
 
+    It does so inside of autocast, too, where Lightning steps: powers of the Gram matrix, rounded to
+    bfloat16, grow until the weights are no numbers.
+
     Its weights decay: without that they grow until units saturate (Liu et al. 2025, section 2.2).
     """
 
@@ -34,7 +37,8 @@ class Muon(Optimizer):
                     self.state[matrix]["momentum"] = torch.zeros_like(matrix)
                 momentum = self.state[matrix]["momentum"]
                 momentum.lerp_(matrix.grad, 1 - group["momentum"])
-                update = orthogonalised(matrix.grad.lerp(momentum, group["momentum"]))
+                with torch.autocast(matrix.device.type, enabled=False):
+                    update = orthogonalised(matrix.grad.lerp(momentum, group["momentum"]))
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.sub_(update, alpha=group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
 

@@ -127,6 +127,17 @@ def test_muon_steps_as_the_one_of_torch_does_in_bfloat16(shape: tuple[int, int])
     assert torch.equal(idle, begun)
 
 
+def test_muon_steps_in_float32_inside_of_autocast_too() -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.randn((24, 200), generator=generator) * torch.logspace(0, -4, 24)[:, None]
+    inside, outside = (nn.Parameter(torch.zeros(24, 200)) for _ in range(2))
+    inside.grad, outside.grad = gradient.clone(), gradient.clone()
+    with torch.autocast("cpu", torch.bfloat16):
+        Muon([inside], 0.02).step()
+    Muon([outside], 0.02).step()
+    assert torch.equal(inside, outside)
+
+
 @pytest.mark.parametrize("shape", [(24, 200), (200, 24)])
 @pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
 def test_an_orthogonalised_matrix_keeps_its_directions_and_has_lengths_of_about_one(
