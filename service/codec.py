@@ -244,7 +244,7 @@ def _set_upright(image: Image.Image) -> None:
 
 def _to_picture(image: Image.Image) -> Picture:
     if image.mode.startswith("I;16"):
-        return Picture(_eight_bits(image)[..., None])
+        return Picture(_eight_bits(image)[..., None], _alpha_of_deep(image))
     if image.mode in ("I", "F", "LAB"):
         raise BadImageError(f"Pixels of kind {image.mode} have no 8-bit meaning; convert to 8 or 16 bits")
     gray = image.mode in ("1", "L", "LA", "La")
@@ -264,6 +264,12 @@ def _eight_bits(image: Image.Image) -> Pixels:
     levels: Any = np.minimum(np.asarray(image).astype(np.uint32), white)
     rounded: Pixels = ((levels * 255 + white // 2) // white).astype(np.uint8)
     return np.invert(rounded) if inverted else rounded
+
+
+def _alpha_of_deep(image: Image.Image) -> Pixels | None:
+    """A PNG of 16-bit gray may have one level that is transparent, which Pillow converts to nothing."""
+    level = image.info.get("transparency")
+    return None if level is None else np.where(np.asarray(image) == level, 0, 255).astype(np.uint8)
 
 
 def _in_srgb(image: Image.Image, mode: str) -> Image.Image:

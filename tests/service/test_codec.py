@@ -107,6 +107,14 @@ def test_sixteen_bits_become_eight(format: str) -> None:
     assert np.array_equal(decoded(file_of(deep, format)).pixels[..., 0], GRAY)
 
 
+def test_the_transparent_level_of_sixteen_bits_is_alpha() -> None:
+    levels = GRAY.astype(np.uint16) * 257
+    levels[0, :2] = 4660, 4661  # the same in eight bits
+    picture = decoded(file_of(Image.fromarray(levels), "png", transparency=4660))
+    assert picture.alpha is not None
+    assert np.array_equal(picture.alpha == 0, levels == 4660)
+
+
 def test_cmyk_palette_and_bilevel_are_converted() -> None:
     cmyk = decoded(file_of(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "jpeg")).pixels[4, 4]
     assert cmyk[0] > 200
