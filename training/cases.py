@@ -23,6 +23,7 @@ from training.data import gray, image_files, one_channel, read_rgb
 from training.errors import DataError
 
 REAL = "real noise"
+MILD = "real noise, input above 33 dB"
 SMALLEST = 7  # the window of SSIM
 
 

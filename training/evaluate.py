@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from training import digits
 from training.batches import scale_of, shrunk
-from training.cases import Folder, Pair
+from training.cases import MILD, REAL, Folder, Pair
 from training.corruption import Gaussian, Mixture, Photo, to_float, to_uint8
 from training.errors import DataError
 from training.peers import Denoiser
@@ -20,6 +20,7 @@ from training.recipe import Recipe
 from training.recipe_parts import DigitsRecipe, PhotosRecipe, SpiralRecipe
 
 _EQUAL = 100.0  # dB, of images without any difference; infinity has no mean
+_LITTLE = 33.0  # dB, of an input that is easily smoothed away with its noise
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """All scores of one corruption on one folder: name of the denoiser -> score of each image."""
+    """All scores of one corruption on one folder: name of the denoiser -> score of each image.
+
+    Denoisers that had no answer for some of the images are not there: their means would be of others.
+    """
 
     dataset: str
     corruption: str
@@ -51,11 +55,22 @@ class Row:
 
 
 def evaluate(folder: Folder, denoisers: Sequence[Denoiser], names: Sequence[str]) -> list[Row]:
-    """Score denoisers on a folder, under each corruption of `names` of STANDARD or its real noise."""
-    return [
+    """Score denoisers on a folder, under each corruption of `names` of STANDARD or its real noise.
+
+    Real noise has a second row where some of the images have little of it.
+    """
+    rows = [
         _score(folder.name, name, folder.pairs(name), len(folder.clean), denoisers)
         for name in folder.corruptions(names)
     ]
+    return rows + [mild for row in rows for mild in _mild(row)]
+
+
+def _mild(row: Row) -> Iterator[Row]:
+    few = [place for place, score in enumerate(row.scores["noisy"]) if score.psnr > _LITTLE]
+    if row.corruption == REAL and few:
+        scores = {name: [of[place] for place in few] for name, of in row.scores.items()}
+        yield Row(row.dataset, MILD, scores)
 
 
 def evaluate_own(
@@ -115,7 +130,8 @@ def _score(
     for pair in tqdm(pairs, desc=f"{dataset}, {corruption}", total=count, leave=False):
         for name, score in _scores(pair, denoisers):
             scores.setdefault(name, []).append(score)
-    return Row(dataset, corruption, scores)
+    answered = {name: given for name, given in scores.items() if len(given) == len(scores["noisy"])}
+    return Row(dataset, corruption, answered)
 
 
 def _scores(pair: Pair, denoisers: Sequence[Denoiser]) -> Iterator[tuple[str, Score]]:

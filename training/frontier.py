@@ -38,7 +38,8 @@ class Point:
 def points(rows: Sequence[Row]) -> dict[str, Point]:
     """Every denoiser under Gaussian noise of sigma 25 in colour; empty where that was not measured."""
     chosen = [row for row in rows if row.corruption == CORRUPTION]
-    names = dict.fromkeys(name for row in chosen for name in row.scores if name != "noisy")
+    everywhere = set[str].intersection(*(set(row.scores) for row in chosen)) if chosen else set()
+    names = [name for name in (chosen[0].scores if chosen else ()) if name in everywhere - {"noisy"}]
     return {
         name: Point(
             float(np.mean([score.psnr for row in chosen for score in row.scores[name]])),

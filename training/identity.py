@@ -15,6 +15,8 @@ from training.evaluate import psnr
 from training.peers import Denoiser
 
 _LUMA = np.array((0.299, 0.587, 0.114))  # ITU-R BT.601
+FREE = "free of noise"
+ASKED = 45.0  # dB, of what comes back of an image that is free of noise
 _PERIOD = 8  # of the blocks of JPEG, and of networks that halve the image up to three times
 
 
@@ -80,25 +82,27 @@ def change(name: str, clean: Photo, restored: Photo) -> Change:
 
 
 def as_table(found: Sequence[Identity]) -> str:
-    """PSNR (mean, worst), colour shift (mean, largest of an image), brightness and pattern."""
+    """PSNR (mean, worst, if it is enough), colour shift (mean, largest of an image), brightness, pattern."""
     lines = []
     for each in found:
         for name, changes in each.changes.items():
             psnrs = [one.psnr for one in changes]
             shifts = np.array([one.shift for one in changes])
+            enough = "yes" if min(psnrs) >= ASKED else "NO"
             means = " ".join(f"{value:+.2f}" for value in shifts.mean(0))
             lines.append(
                 [
                     f"{each.dataset} ({len(changes)}), {each.images}",
                     name,
                     f"{np.mean(psnrs):.2f} / {min(psnrs):.2f}",
+                    enough if each.images == FREE else "",
                     f"{means} / {np.abs(shifts).max():.2f}",
                     f"{np.mean([one.brightness for one in changes]):+.2f}",
                     f"{np.mean([one.pattern for one in changes]):.3f}",
                 ]
             )
-    header = ["clean images", "denoiser", "PSNR, mean / worst", "shift of R G B / largest", "brightness"]
-    return markdown_table([*header, "8x8 pattern"], lines)
+    header = ["clean images", "denoiser", "PSNR, mean / worst", f"all over {ASKED:g} dB"]
+    return markdown_table([*header, "shift of R G B / largest", "brightness", "8x8 pattern"], lines)
 
 
 def _halved(images: Iterable[tuple[str, Photo]]) -> Iterator[tuple[str, Photo]]:

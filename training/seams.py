@@ -14,6 +14,7 @@ from training.subject import Subject
 
 CORRUPTION = "gaussian 25"  # where there is no real noise
 NEAR = 2  # levels of 255
+ASKED = 0.999  # of the values that near
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,22 @@ def seams(subject: Subject, pairs: Iterable[Pair]) -> list[Seams]:
     return found
 
 
-def as_table(found: dict[str, list[Seams]]) -> str:
-    """By folder: share within two levels (mean, worst image) and the largest difference."""
+def as_table(found: dict[str, dict[str, list[Seams]]]) -> str:
+    """By folder and model: share within two levels (mean, worst image; enough?), largest difference."""
     lines = [
         [
             f"{dataset} ({len(images)})",
+            model,
             f"{np.mean([one.near for one in images]):.4%} / {min(one.near for one in images):.4%}",
+            "yes" if min(one.near for one in images) >= ASKED else "NO",
             str(max(one.worst for one in images)),
         ]
-        for dataset, images in found.items()
+        for dataset, models in found.items()
+        for model, images in models.items()
         if images
     ]
-    return markdown_table(
-        ["images", "within 2 levels of the whole, mean / worst", "largest difference"], lines
-    )
+    header = ["images", "model", "within 2 levels of the whole, mean / worst", f"all over {ASKED:.1%}"]
+    return markdown_table([*header, "largest difference"], lines)
 
 
 def _restored(subject: Subject, noisy: Photo) -> Photo:

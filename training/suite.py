@@ -28,7 +28,7 @@ class Findings:
     threads: int
     rows: list[Row]
     identity: list[Identity]
-    seams: dict[str, list[seams.Seams]]
+    seams: dict[str, dict[str, list[seams.Seams]]]
     legibility: list[legibility.Reading]
 
 
@@ -54,11 +54,14 @@ def measure(
         rows,
         [
             *(each for folder in folders for each in identity.identity(folder, denoisers)),
-            Identity("rendered letters", "free of noise", identity.changes(clean_pages(), denoisers)),
+            Identity("rendered letters", identity.FREE, identity.changes(clean_pages(), denoisers)),
         ],
         {
-            folder.name: seams.seams(subject, folder.pairs(folder.corruptions([seams.CORRUPTION])[0]))
+            folder.name: {
+                each.denoiser.name: seams.seams(each, folder.pairs(corruption)) for each in (*beside, subject)
+            }
             for folder in folders
+            for corruption in folder.corruptions([seams.CORRUPTION])
         },
         legibility.legibility(denoisers),
     )
@@ -89,6 +92,7 @@ def as_text(findings: Findings) -> str:
         sha256=findings.sha256,
         threads=findings.threads,
         rows=tables.as_table(findings.rows, findings.model),
+        asked=identity.ASKED,
         identity=identity.as_table(findings.identity),
         seams=seams.as_table(findings.seams),
         characters=findings.legibility[0].characters,
@@ -103,21 +107,22 @@ Graph {sha256}. Everything ran on the same images in one run, with {threads} thr
 ## Noise
 
 PSNR in dB / SSIM, means; noise is seeded by an image's place in its folder and clipped to 8 bits. Gray
-images are three equal channels. A dash: no answer, as where a peer must be told a noise that nobody knows.
+images are three equal channels. A dash: no answer for some of the images, as where a peer must be told a
+noise that nobody knows.
 
 {rows}
 
 ## Clean images
 
 What comes back of images without added noise, beside what went in. A photograph's own noise counts as loss;
-halved, it has half as much; rendered letters have none, and of such images we ask for 45 dB. Shifts and
-pattern in levels of 255.
+halved, it has half as much; rendered letters have none, and of each such image we ask for {asked:g} dB.
+Shifts and pattern in levels of 255.
 
 {identity}
 
 ## Tiles
 
-Quarters with the overlap of the card, beside the whole image. We ask for 99.9 %.
+Quarters with the overlap of the card, beside the whole image.
 
 {seams}
 

@@ -19,9 +19,11 @@ from training.cases import STANDARD, Folder, Pair
 from training.cli import main
 from training.corruption import Photo
 from training.errors import DataError
+from training.evaluate import evaluate
 from training.identity import change
 from training.onnx_peer import OnnxPeer
 from training.seams import seams
+from training.sheet import strips
 from training.subject import Subject
 
 TINY = (160, 176)
@@ -176,6 +178,39 @@ def test_what_is_wrong_with_a_folder_is_said_first(photo: Photo, tmp_path: Path)
         Folder.read(tmp_path / "stamp")
 
 
+def test_who_cannot_answer_for_all_images_has_no_mean_and_no_picture(photo: Photo, tmp_path: Path) -> None:
+    crop = photo[: TINY[0], : TINY[1]]
+    gray = np.repeat(crop[..., :1], 3, axis=2)
+    for name, image in (("colour", crop), ("gray", gray)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(image).save(tmp_path / name / f"{name}.png")
+    only_colour = OnnxPeer.load(onnx_file(tmp_path / "c.onnx", "float[N, 3, H, W] x", "y = Identity (x)"), 1)
+    ours = Subject.of_model(default_root(), "frames-fast").denoiser
+    both, alone = Folder.read(tmp_path), Folder.read(tmp_path / "colour")
+    rows = [
+        row for folder in (alone, both) for row in evaluate(folder, [only_colour, ours], ["jpeg quality 20"])
+    ]
+    assert ["c" in row.scores for row in rows] == [True, False]
+    rows = [dataclasses.replace(row, corruption=frontier.CORRUPTION) for row in rows]
+    assert list(frontier.points(rows)) == [ours.name]
+    (strip,) = strips([both], rows[1:], [only_colour, ours], [ours.name])
+    assert set(strip.crops) == {"noisy", ours.name, "clean"}
+
+
+def test_real_noise_has_a_row_for_the_images_that_have_little(photo: Photo, tmp_path: Path) -> None:
+    crop = photo[: TINY[0], : TINY[1]].astype(float)
+    rng = np.random.default_rng(0)
+    for name, sigma in (("mild", 3), ("strong", 20)):
+        Image.fromarray(photo[: TINY[0], : TINY[1]]).save(tmp_path / f"{name}_reference.png")
+        noisy = np.clip(crop + rng.normal(0, sigma, crop.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(tmp_path / f"{name}_noisy.png")
+    ours = Subject.of_model(default_root(), "frames-fast").denoiser
+    everything, mild = evaluate(Folder.read(tmp_path), [ours], [])
+    assert [len(everything.scores[ours.name]), everything.corruption] == [2, "real noise"]
+    assert mild.corruption == "real noise, input above 33 dB"
+    assert [score.image for score in mild.scores[ours.name]] == ["mild_noisy.png"]
+
+
 def test_the_suite_writes_tables_and_pictures(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +232,9 @@ def test_the_suite_writes_tables_and_pictures(
     ):
         assert same["psnr"] == noisy["psnr"] < ours["psnr"] - 5
     assert {each["images"] for each in found["identity"]} == {"as they are", "halved", "free of noise"}
-    assert [each["near"] for each in found["seams"]["images"]] == [1, 1]
+    assert list(found["seams"]["images"]) == [*found["beside"], found["model"]]
+    for quarters in found["seams"]["images"].values():
+        assert [each["near"] for each in quarters] == [1, 1]
     assert len(found["legibility"]) == 9
     text = (out / "table.md").read_text("utf-8")
     assert f"| gaussian 25 | {np.mean([each['psnr'] for each in colour['scores']['noisy']]):.2f} / " in text
