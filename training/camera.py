@@ -30,26 +30,30 @@ class Camera(Corruption):
     For a channel of white-balance gain g and linear light y:
     y~ = y + grain * sqrt(g y / photons + (g read / photons)^2), then mixed between the channels,
     then gamma and tone curve. `grain` is white noise of deviation 1 with the camera's filters on it.
-    To it comes what a sensor repeats: rows and columns of which each has an offset of its own, as
-    their amplifiers differ (Wei et al. 2020, "A Physics-based Noise Formation Model for Extreme
-    Low-light Raw Denoising", section 3.1), and hot pixels, bright whatever they see.
+    Gains, demosaicing and colour matrix make noise coloured, and coarser in colour than in brightness:
+    chroma noise. To it comes what a sensor repeats: offsets of rows and of columns, and hot pixels.
     An image of one channel is that of a monochrome sensor: no mosaic, no gains, no colour matrix.
 
     Args:
         photons: electrons at white, log-uniform.
         read: read noise, electrons.
-        gain: white-balance gain of red and of blue; green has 1.
+        gain: white-balance gain of red and of blue (Brooks et al. 2019); green has 1.
         demosaic: probability that the grain comes off a Bayer mosaic.
-        malvar: share of these whose mosaic was interpolated as Malvar et al. do, the rest bilinearly.
+        malvar: share of these whose mosaic was interpolated as Malvar et al. (2004) do, the rest bilinearly.
         shrink: the frame is read at this multiple of its size and shrunk.
         blur: deviation of the Gaussian the camera smooths with, pixels.
-        sharpen: share of what a Gaussian of deviation 1 takes away that is added again.
-        rows: deviation of the offsets of the rows, electrons; banding.
-        columns: the same of the columns; fixed pattern.
-        hot: share of the sensor's pixels that show a level of their own, anywhere up to white.
+        sharpen: share of what a Gaussian of deviation 1 takes away that is added again: unsharp
+            masking (Polesel et al. 2000).
+        rows: deviation of the offsets of the rows, electrons: banding (row noise of Wei et al. 2020, "A
+            Physics-based Noise Formation Model for Extreme Low-light Raw Denoising").
+        columns: the same of the columns, whose amplifiers differ: fixed pattern (El Gamal et al. 1998,
+            "Modeling and Estimation of FPN Components in CMOS Image Sensors").
+        hot: share of the sensor's pixels that show a level of their own, anywhere up to white, whatever
+            they see (Dudas et al. 2007, "Identification of In-field Defect Development in Digital Image
+            Sensors").
         colour: saturation of the colour matrix: 0 leaves the channels, 1 takes half of each
-            channel's noise away from each of the others.
-        contrast: share of the S-shaped tone curve 3x^2 - 2x^3 (Brooks et al. 2019, section 3.1).
+            channel's noise away from each of the others (colour correction of Brooks et al. 2019).
+        contrast: share of the S-shaped tone curve 3x^2 - 2x^3 (tone mapping of Brooks et al. 2019).
     """
 
     kind: Literal["camera"] = "camera"

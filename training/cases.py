@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 
 from training.corruption import (
+    H264,
     AnyCorruption,
+    Camera,
     Gaussian,
     Jpeg,
     LowLight,
@@ -18,6 +20,9 @@ from training.corruption import (
     SaltAndPepper,
     to_float,
     to_uint8,
+)
+from training.corruption import (
+    Sequence as SequenceOf,
 )
 from training.data import gray, image_files, one_channel, read_rgb
 from training.errors import DataError
@@ -60,6 +65,20 @@ class Case:
         return Pair(name, one_channel(noisy) if self.gray else noisy, clean, sigma)
 
 
+_CAMERA = Camera(
+    photons=(200, 200),
+    read=(3, 3),
+    gain=(1.6, 1.6),
+    demosaic=1.0,
+    malvar=1.0,
+    shrink=(1, 1),
+    blur=(0.4, 0.4),
+    sharpen=(0.3, 0.3),
+    colour=(0.3, 0.3),
+    contrast=(0.5, 0.5),
+)
+_DEFECTIVE = _CAMERA.model_copy(update={"rows": (2, 2), "columns": (2, 2), "hot": (0.001, 0.001)})
+
 STANDARD: dict[str, Case] = {
     **{f"gaussian {sigma}": Case(Gaussian(sigma=(sigma, sigma))) for sigma in (15, 25, 50)},
     **{f"gaussian {sigma}, gray": Case(Gaussian(sigma=(sigma, sigma)), gray=True) for sigma in (15, 25, 50)},
@@ -67,6 +86,10 @@ STANDARD: dict[str, Case] = {
     "masking 30 %": Case(Masking(amount=(0.3, 0.3))),
     "jpeg quality 20": Case(Jpeg(quality=(20, 20))),
     "low light, 100 photons": Case(LowLight(photons=(100, 100), read=(3, 3), demosaic=1.0)),
+    "camera, jpeg quality 80": Case(SequenceOf(steps=(_CAMERA, Jpeg(quality=(80, 80))))),
+    "camera, h264 crf 28": Case(SequenceOf(steps=(_CAMERA, H264(crf=(28, 28))))),
+    "camera, banding, hot pixels": Case(_DEFECTIVE),
+    "dropped blocks, 5 %": Case(Masking(amount=(0.05, 0.05), block=(8, 8))),
 }
 
 

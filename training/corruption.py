@@ -77,7 +77,7 @@ class Gaussian(BatchedCorruption):
 
 
 class Speckle(BatchedCorruption):
-    """Multiplicative noise: x~ = x (1 + N(0, deviation^2 I)), the deviation 0..8 relative to the signal."""
+    """Multiplicative noise (Lee 1981): x~ = x (1 + N(0, deviation^2 I)), deviation 0..8 of the signal."""
 
     kind: Literal["speckle"] = "speckle"
     deviation: Deviation
@@ -88,7 +88,7 @@ class Speckle(BatchedCorruption):
 
 
 class SaltAndPepper(BatchedCorruption):
-    """Impulse noise: each pixel becomes 0 or 1, evenly, with probability `amount` (0..1)."""
+    """Impulse noise: each pixel becomes 0 or 1, evenly, with probability `amount` (Vincent et al. 2010)."""
 
     kind: Literal["salt-and-pepper"] = "salt-and-pepper"
     amount: Fraction
@@ -104,7 +104,8 @@ class Masking(BatchedCorruption):
 
     One m is drawn for each pixel, or with `unit = "element"` for each channel of each pixel, as
     Vincent et al. (2008, section 2.3) do with the elements of a vector. With `block` > 1 it is
-    drawn for squares of that many pixels a side, on a grid at a random offset.
+    drawn for squares of that many pixels a side, on a grid at a random offset: blocks of a video that
+    were lost on the way (Wang & Zhu 1998, "Error Control and Concealment for Video Communication").
     """
 
     kind: Literal["masking"] = "masking"
@@ -124,7 +125,10 @@ class Masking(BatchedCorruption):
 
 
 class Poisson(BatchedCorruption):
-    """Shot noise: x~ = Poisson(peak * x) / peak, with `peak` photons (1..1e6) at white, log-uniform."""
+    """Shot noise: x~ = Poisson(peak * x) / peak, with `peak` photons (1..1e6) at white, log-uniform.
+
+    As the noise of a sensor without any of its own (Foi et al. 2008).
+    """
 
     kind: Literal["poisson"] = "poisson"
     peak: Photons
@@ -135,7 +139,7 @@ class Poisson(BatchedCorruption):
 
 
 class Jpeg(Corruption):
-    """JPEG compression and decompression at `quality` 1..100, 4:2:0 chroma."""
+    """JPEG (ITU-T T.81) compression and decompression at libjpeg's `quality` 1..100, 4:2:0 chroma."""
 
     kind: Literal["jpeg"] = "jpeg"
     quality: Quality
