@@ -150,6 +150,12 @@ class ModelCard(_Strict):
         """`name/version`, as it stands in the X-Model header."""
         return f"{self.name}/{self.version}"
 
+    @property
+    def trained_sigma(self) -> tuple[float, float] | None:
+        """The white noise it was trained on, lowest and highest standard deviation in levels of 255."""
+        found = [each.levels["sigma"] for each in self.corruption if each.kind == "gaussian"]
+        return (min(low for low, _ in found), max(high for _, high in found)) if found else None
+
     @model_validator(mode="after")
     def _image_in_image_out(self) -> Self:
         if not self.inputs or not self.outputs:

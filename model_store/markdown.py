@@ -25,6 +25,11 @@ _STRENGTH = """
 `strength` is the share of the noise found that is removed: 1 all of it, 0 none, which gives back what went
 in. Without it, it is 1.
 """
+_NOISE = """
+With `noise=auto` the service reports how noisy the image was: the root mean square of what is removed at
+strength 1, in levels of 255.{trained}
+"""
+_TRAINED = " It was trained on white noise of {}: what it says of more is a guess."
 _TILES = """
 Large images may be cut into tiles and give the same pixels: read each with {overlap} pixels around it, from
 a row and column that are multiples of {alignment}, and keep its core.
@@ -54,7 +59,7 @@ asks a service on this machine (`quietframe serve`).
 {tensors}
 
 A side with a name may have any length; N is how many there are in a batch.
-{strength}{tiles}
+{strength}{noise}{tiles}
 ## How good it is
 
 {metrics}
@@ -85,6 +90,7 @@ def card_markdown(card: ModelCard) -> str:
         request=_request(card),
         tensors=_tensors(card),
         strength=_STRENGTH if card.takes_strength else "",
+        noise=_noise(card),
         tiles=_tiles(card),
         metrics=_metrics(card),
         data=_data(card),
@@ -118,6 +124,13 @@ def _tensors(card: ModelCard) -> str:
 
     lines = [line("in", each) for each in card.inputs] + [line("out", each) for each in card.outputs]
     return markdown_table(("", "name", "type", "shape", "what it holds"), lines)
+
+
+def _noise(card: ModelCard) -> str:
+    if card.task != "denoise":
+        return ""
+    sigma = card.trained_sigma
+    return _NOISE.format(trained=_TRAINED.format(_span(sigma)) if sigma else "")
 
 
 def _tiles(card: ModelCard) -> str:

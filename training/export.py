@@ -190,6 +190,7 @@ def make_card(
         ),
         training_data=(data,),
         training={
+            "data": recipe.data.model_dump(mode="json"),
             **recipe.fit.model_dump(mode="json"),
             "steps": effort.steps,
             "minutes": effort.minutes,

@@ -26,6 +26,7 @@ def test_what_a_user_must_know_is_there(shipped: StoredModel) -> None:
     assert shipped.card.sha256 in page
     assert shipped.card.training_data[0].licence in page
     assert "gaussian sigma 0 to 30, then jpeg quality 40 to 95" in page
+    assert "white noise of 0 to 55:" in page
 
 
 def test_what_gray_images_never_got_is_said_of_that_corruption_alone() -> None:

@@ -204,6 +204,8 @@ def test_models_are_listed_with_their_cards(client: httpx.Client) -> None:
     card = client.get("/v1/models/frames-balanced").json()
     assert card == [each for each in models if each["name"] == "frames-balanced"][-1]
     assert card["inputs"][0]["shape"] == ["N", "H", "W", 3]
+    gaussian = [each["levels"]["sigma"] for each in card["corruption"] if each["kind"] == "gaussian"]
+    assert max(high for _, high in gaussian) == 55
 
 
 def test_health_metrics_and_docs(client: httpx.Client, noisy: Pixels, shipped: StoredModel) -> None:
