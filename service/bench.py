@@ -8,6 +8,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 import onnxruntime as ort
+import psutil
 
 from model_store import ModelStore
 from service import codec
@@ -52,8 +54,10 @@ def run_bench(settings: Settings, image: Path | None, requests: int, seconds: fl
     )
     alone_ms: list[float] = []
     served_ms: list[float] = []
-    with _server() as (port, grpc_port, ready_s):
+    click.echo(f"installed here             {_installed() / 1e6:.0f} MB")
+    with _server() as (process, (port, grpc_port), ready_s):
         click.echo(f"start to ready             {ready_s:.2f} s")
+        click.echo(f"idle memory                {_memory(process) / 1e6:.0f} MB")
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         for _ in range(requests + 3):  # the first three warm both sides up
             alone_ms.append(1000 * _timed(lambda: direct(engine, data, settings, None)))
@@ -105,9 +109,21 @@ def _profile(model: bytes, threads: int, header: codec.Header) -> tuple[float, f
     return convolutions / runs / 1000, spent.total() / runs / 1000
 
 
+def _installed() -> int:
+    """Bytes of every package beside ours; an environment for training has more than serving needs."""
+    packages = Path(sysconfig.get_path("purelib"))
+    return sum(file.lstat().st_size for file in packages.rglob("*") if file.is_file())
+
+
+def _memory(process: psutil.Process) -> int:
+    """Bytes of a process and its children, of what they share each its part (PSS), where the system tells."""
+    family = [process, *process.children(recursive=True)]
+    return sum(getattr(told := each.memory_full_info(), "pss", told.rss) for each in family)
+
+
 @contextmanager
-def _server() -> Iterator[tuple[int, int, float]]:
-    """A service of our own on free loopback ports: (HTTP port, gRPC port, seconds from start to ready)."""
+def _server() -> Iterator[tuple[psutil.Process, tuple[int, int], float]]:
+    """A service of our own on free loopback ports, HTTP and gRPC, and its seconds from start to ready."""
     with socket.socket() as first, socket.socket() as second:
         for probe in (first, second):
             probe.bind(("127.0.0.1", 0))
@@ -121,7 +137,7 @@ def _server() -> Iterator[tuple[int, int, float]]:
                 if process.poll() is not None or time.perf_counter() - begun > _START_TIMEOUT_S:
                     raise click.ClickException("the service did not start; try `quietframe serve`")
                 time.sleep(0.02)
-            yield port, grpc_port, time.perf_counter() - begun
+            yield psutil.Process(process.pid), (port, grpc_port), time.perf_counter() - begun
         finally:
             os.kill(process.pid, signal.SIGTERM)
 
