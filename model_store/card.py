@@ -153,7 +153,11 @@ class ModelCard(_Strict):
     @property
     def trained_sigma(self) -> tuple[float, float] | None:
         """The white noise it was trained on, lowest and highest standard deviation in levels of 255."""
-        found = [each.levels["sigma"] for each in self.corruption if each.kind == "gaussian"]
+        found = []
+        for each in self.corruption:
+            steps = each.levels.get("steps")
+            parts = steps if isinstance(steps, list | tuple) else [{**each.levels, "kind": each.kind}]
+            found += [part["sigma"] for part in parts if part["kind"] == "gaussian"]
         return (min(low for low, _ in found), max(high for _, high in found)) if found else None
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ class Share:
 class Batches:
     """Training and validation data of a recipe; `images` is how many samples training draws from.
 
-    An epoch is `epoch` steps, and `loader(epoch)` goes on from any.
+    An epoch is `epoch` steps, and `loader(steps)` goes on after any number of them.
     """
 
     recipe: Recipe
@@ -41,13 +41,13 @@ class Batches:
     images: int
     epoch: int
 
-    def loader(self, epoch: int, share: Share, workers: int) -> Any:
-        """The training batches from that epoch on; each process has its share of all of them."""
+    def loader(self, steps: int, share: Share, workers: int) -> Any:
+        """The training batches after so many steps; each process has its share of all of them."""
         if isinstance(self.training, Arrays):
             self.training.share = share
-            return _whole(self.training, Stream(self.epoch, epoch))
+            return _whole(self.training, Stream(self.epoch, steps))
         batch = self.recipe.fit.batch
-        stream = Stream(self.epoch * batch, epoch, share.rank, share.world)
+        stream = Stream(self.epoch * batch, steps * batch, share.rank, share.world)
         return DataLoader(
             self.training,
             batch_size=batch // share.world,

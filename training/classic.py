@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.network import Network
+from training.network import Means, Network
 
 Shape = tuple[int, int, int]
 
@@ -53,7 +53,7 @@ class Dense(Network):
         self.shape = shape
         size = shape[0] * shape[1] * shape[2]
         self.layers = _layers([size, *hidden, size])
-        self.output: nn.Module = nn.Sigmoid() if output == "sigmoid" else nn.Identity()
+        self.output: nn.Module = Means() if output == "sigmoid" else nn.Identity()
         begin_by_glorot(self)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Conv(Network):
             nn.ConvTranspose2d(half, half // 2, 4, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(half // 2, channels, 3, padding=1),
-            nn.Sigmoid(),
+            Means(),
         )
         begin_by_glorot(self)
 
@@ -113,6 +113,7 @@ class Latent2(Network):
         size = shape[0] * shape[1] * shape[2]
         self.encoder = _layers([size, *hidden, 2])
         self.decoder = _layers([2, *reversed(hidden), size])
+        self.means = Means()
         begin_by_glorot(self)
 
     def encode(self, image: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ class Latent2(Network):
 
     def decode(self, code: Tensor) -> Tensor:
         """Float `[N, 2]` to the image, float `[N, C, H, W]` of 0..1."""
-        image: Tensor = self.decoder(code).sigmoid().view(-1, *self.sides)
+        image: Tensor = self.means(self.decoder(code)).view(-1, *self.sides)
         return image
 
     def forward(self, image: Tensor) -> Tensor:
@@ -144,13 +145,14 @@ class Stochastic(Network):
         size = shape[0] * shape[1] * shape[2]
         self.encoder = nn.Linear(size, code)
         self.decoder = nn.Linear(code, size)
+        self.means = Means()
         begin_by_glorot(self)
 
     def forward(self, image: Tensor) -> Tensor:
         code = self.encoder(image.flatten(1)).tanh()
         if self.training:
             code = code + self.noise * torch.randn_like(code)
-        restored: Tensor = self.decoder(code).sigmoid().view_as(image)
+        restored: Tensor = self.means(self.decoder(code)).view_as(image)
         return restored
 
 

@@ -35,16 +35,30 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def read_rgb(path: Path) -> Photo:
-    """Read one image as uint8 `[H, W, 3]`, upright.
+    """Read one image as uint8 `[H, W, 3]`, upright, 16 bits as the upper 8, on white where it has alpha.
 
     Raises:
-        DataError: it cannot be read; the file is named.
+        DataError: it cannot be read, or its pixels have no 8-bit meaning; the file is named.
     """
     try:
         with PillowImage.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.asarray(_in_eight_bits(ImageOps.exif_transpose(image)))
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _in_eight_bits(image: PillowImage.Image) -> PillowImage.Image:
+    """RGB. By itself Pillow makes white of what is above 255, and shows the colours under transparency."""
+    if image.mode.startswith("I;16"):
+        levels = np.asarray(image).astype(np.uint16)
+        return PillowImage.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of kind {image.mode} have no 8-bit meaning; convert to 8 or 16 bits")
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        white = PillowImage.new("RGBA", layers.size, "white")
+        return PillowImage.alpha_composite(white, layers).convert("RGB")
+    return image.convert("RGB")
 
 
 def read_photos(folder: Path, smallest: int) -> list[Photo]:
@@ -148,25 +162,29 @@ def one_channel(image: Photo) -> Photo:
 
 
 class Stream(Sampler[int]):
-    """Indices epoch * length ... (epoch + 1) * length - 1: a stream cut into epochs.
+    """Indices begin, begin + 1 and so on: a stream cut into epochs of `length`.
 
     Of those each of `world` processes takes every `world`-th, from its `rank` on. Lightning calls
-    `set_epoch` for each epoch, but after the first indices are drawn: a resumed run passes the
-    epoch where it goes on.
+    `set_epoch` for each epoch, but after the first indices are drawn, and an epoch that the end of a
+    budget cut off counts as one: so only by how much its numbers grow is used.
     """
 
-    def __init__(self, length: int, epoch: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, length: int, begin: int, rank: int = 0, world: int = 1) -> None:
         self.length = length
-        self.epoch = epoch
+        self.begin = begin
         self.rank = rank
         self.world = world
+        self._first_epoch: int | None = None
+        self._epochs = 0
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+        self._epochs = epoch - self._first_epoch
 
     def __len__(self) -> int:
         return self.length // self.world
 
     def __iter__(self) -> Iterator[int]:
-        begin = self.epoch * self.length
+        begin = self.begin + self._epochs * self.length
         return iter(range(begin + self.rank, begin + self.length, self.world))

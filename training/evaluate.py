@@ -102,7 +102,7 @@ def described(recipe: Recipe) -> str:
     """The corruption of a recipe in a few words: `gaussian sigma=127.5`."""
     parts = []
     for each in recipe.corruption:
-        levels = each.model_dump(mode="json", exclude={"kind", "weight"})
+        levels = each.model_dump(mode="json", exclude={"kind", "weight", "gray"})
         parts.append(" ".join([each.kind, *(f"{name}={_level(value)}" for name, value in levels.items())]))
     return " or ".join(parts)
 

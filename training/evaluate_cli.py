@@ -86,6 +86,8 @@ def evaluate(
         *([Subject.of_run(run)] if run else []),
         *(Subject.of_model(store, model) for model in named),
     ]
+    if json_file:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
     ours = subject.denoiser.name
     family = [*(each.denoiser for each in beside), subject.denoiser]
     denoisers = [*_peers(files, [*ALONGSIDE] if no_peers else without, family), *family]

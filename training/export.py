@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import platform
+import shutil
 import subprocess
 from collections import Counter
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
 import torch
 
 from model_store import (
@@ -200,7 +202,8 @@ def make_card(
         git_commit=_git_commit(),
         libraries={
             "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "pytorch-lightning", "onnx", "onnxruntime")},
+            **{name: version(name) for name in ("torch", "pytorch-lightning", "onnx")},
+            "onnxruntime": ort.__version__,  # of whichever build; each has a name of its own
         },
         metrics=measured.metrics if denoises else (),
         figures=measured.figures,
@@ -210,6 +213,8 @@ def make_card(
 
 
 def _git_commit() -> str:
+    if shutil.which("git") is None:
+        return "unknown: no git here"
     found = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
         cwd=Path(__file__).parent,

@@ -28,6 +28,7 @@ from training.networks import ResidualUNet
 from training.recipe import Recipe, changed
 
 log = logging.getLogger(__name__)
+_GO_ON = "--begin-with this one goes on from its last good checkpoint, if it has one"
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
@@ -81,7 +82,7 @@ class Denoiser(pl.LightningModule):
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"loss is {loss.item()} at step {self.steps_done} (batch seed {seed}, {self.steps_done}); "
-                "lower fit.rate and run again: it goes on from the last good checkpoint"
+                f"lower fit.rate and give another --run; {_GO_ON}"
             )
         self._step(loss)
         self.log("loss", loss, prog_bar=True)
@@ -128,7 +129,7 @@ class Denoiser(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if not all(torch.isfinite(weight).all() for weight in self.parameters()):
-            raise DivergedError(f"a weight is no number at step {self.steps_done}; lower fit.rate")
+            raise DivergedError(f"a weight is no number at step {self.steps_done}; lower fit.rate; {_GO_ON}")
         checkpoint["recipe"] = self.recipe.model_dump(mode="json")
         checkpoint["earlier"] = self.earlier
         checkpoint["photographs"] = self.photographs
@@ -203,7 +204,7 @@ def fit(
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         make_trainer(recipe, run, batches).fit(
             model,
-            batches.loader(model.steps_done // batches.epoch, share, workers),
+            batches.loader(model.steps_done, share, workers),
             batches.validation_loader(),
             ckpt_path=last if last.exists() else None,
             weights_only=True,

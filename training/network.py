@@ -21,5 +21,15 @@ class Network(nn.Module):
         return self(noisy), clean
 
 
+class Means(nn.Module):
+    """Means of Bernoulli values, sigmoid(x), in float32.
+
+    In bfloat16, as inside of autocast, all above 0.998 are 1, and cross-entropy has no gradient there.
+    """
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits.float().sigmoid()
+
+
 def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())

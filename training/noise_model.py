@@ -76,7 +76,7 @@ def estimate_noise(frames: Sequence[Photo], guides: Sequence[Photo]) -> NoiseMod
         DataError: there is hardly any noise to measure.
     """
     measured = [_measure(frame, guide) for frame, guide in zip(frames, guides, strict=True)]
-    strength = float(np.median([curve.deviation for curve, _ in measured])) * 255
+    strength = float(np.median([np.median(curve.deviation) for curve, _ in measured])) * 255
     if strength < FAINTEST:
         raise DataError(f"the frames have hardly any noise ({strength:.2f} of 255 levels); nothing to learn")
     kernel = _kernel_behind(np.mean([_covariance(flat) for _, flat in measured], axis=0))

@@ -13,6 +13,7 @@ from skimage.restoration import denoise_wavelet
 from model_store import Precision, cpu_providers
 from training.corruption import Photo, to_float, to_uint8
 
+_BM3D_BLOCK = 8  # pixels
 THREADS = len(os.sched_getaffinity(0))  # of everyone, so that times can be compared
 
 
@@ -76,12 +77,15 @@ class NonLocalMeans:
 
 @dataclass
 class Bm3d:
-    """BM3D (Dabov et al. 2007), on gray or colour, told the sigma; has no answer where there is none."""
+    """BM3D (Dabov et al. 2007), on gray or colour, told the sigma.
+
+    Has no answer where there is none, or where a side is shorter than its blocks.
+    """
 
     name: str = "BM3D (told sigma)"
 
     def __call__(self, noisy: Photo, sigma: float | None) -> Photo | None:
-        if not sigma:
+        if not sigma or min(noisy.shape[:2]) < _BM3D_BLOCK:
             return None
         profile = bm3d.BM3DProfile()
         profile.num_threads = THREADS

@@ -191,14 +191,18 @@ def levels(
 ) -> None:
     """PSNR of MODELS against the sigma of Gaussian noise; the training range of the first is marked."""
     from training import plots
+    from training.errors import DataError
     from training.plot_data import test_images
-    from training.published import Published, psnr_by_level, trained_range
+    from training.published import Published, psnr_by_level
 
     loaded = [Published.load(ModelStore(store), model) for model in models]
     clean = test_images(loaded[0].card, count, data_dir, images, seed).images
+    for other in loaded[1:]:
+        if other.card.inputs[0] != loaded[0].card.inputs[0]:
+            raise DataError(f"{other.card.label} does not take the images that {loaded[0].card.label} takes")
     _said(
         plots.save(
-            plots.levels(psnr_by_level(loaded, clean, seed), trained_range(loaded[0].card)),
+            plots.levels(psnr_by_level(loaded, clean, seed), loaded[0].card.trained_sigma),
             out / f"{loaded[0].card.name}-levels",
         )
     )

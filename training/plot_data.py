@@ -12,6 +12,7 @@ from model_store import ModelCard
 from training import digits
 from training.corruption import Photo
 from training.data import gray, read_photos
+from training.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,10 @@ def test_images(
     """Images that fit a model: `folder`'s; else of the test set it was made for; else three photographs.
 
     Raises:
-        DataError: the data are not there.
+        DataError: the data are not there, or the model takes no images.
     """
+    if not card.takes_image:
+        raise DataError(f"{card.label} takes no images; `plot field` draws models of points")
     rng = np.random.default_rng(seed)
     _, height, width, channels = card.inputs[0].shape
     sides = [side * card.scale for side in (height, width) if isinstance(side, int)]

@@ -43,7 +43,13 @@ class Published:
         return answer
 
     def __call__(self, image: Photo) -> Photo:
-        """One image, uint8 `[H, W, C]`."""
+        """One image, uint8 `[H, W, C]`.
+
+        Raises:
+            DataError: the model gives codes, not images.
+        """
+        if not self.card.gives_image:
+            raise DataError(f"{self.card.label} gives codes; `plot latent` draws them")
         restored: Photo = self.run(image[None])[0]
         return restored
 
@@ -60,13 +66,6 @@ class Published:
 def _corruptions(card: ModelCard) -> tuple[AnyCorruption, ...]:
     read = TypeAdapter[AnyCorruption](AnyCorruption).validate_python
     return tuple(read({"kind": each.kind, "weight": each.share, **each.levels}) for each in card.corruption)
-
-
-def trained_range(card: ModelCard) -> tuple[float, float] | None:
-    """Sigmas (0..255) of the Gaussian noise a model was trained on, if it was."""
-    steps = [step for each in _corruptions(card) for step in getattr(each, "steps", (each,))]
-    ranges = [step.sigma for step in steps if isinstance(step, Gaussian)]
-    return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
 
 
 def psnr_by_level(models: Sequence[Published], clean: Sequence[Photo], seed: int) -> dict[str, Series]:

@@ -31,6 +31,9 @@ class Recipe(Strict):
             raise ValueError("network.kind unet takes colour images; data.kind must be photos")
         if isinstance(data, parts.SpiralRecipe) and network.kind not in ("linear", "dense"):
             raise ValueError(f"network.kind {network.kind} takes images; a spiral needs linear or dense")
+        any_size = isinstance(network, parts.UNetRecipe | parts.ConvRecipe)
+        if isinstance(data, parts.PhotosRecipe) and not any_size:
+            raise ValueError(f"network.kind {network.kind} cannot learn on photographs; take unet or conv")
         side, multiple = data.shape[1], _alignment(network)
         if side % multiple:
             name = "patch" if isinstance(data, parts.PhotosRecipe) else "side"

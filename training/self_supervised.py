@@ -167,7 +167,9 @@ def _train(
         drawn = noise.draw(deviation, generator)
         error = (network(noisy + MIXING * drawn) - (noisy - drawn / MIXING)).square()
         # By the variance of its noise, or the noisiest frames would be all that counts.
-        loss = (error / deviation.square().mean((1, 2, 3), keepdim=True)).mean()
+        # A black frame has none, and must not be all that counts either.
+        variance = deviation.square().mean((1, 2, 3), keepdim=True).clamp_min((FAINTEST / 255) ** 2)
+        loss = (error / variance).mean()
         if not torch.isfinite(loss):
             raise DivergedError(f"loss is {loss.item()} at step {step} (seed {tuning.seed}); lower the rate")
         optimiser.zero_grad()

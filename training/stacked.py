@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.classic import Shape, begin_by_glorot
-from training.network import Network
+from training.network import Means, Network
 
 
 class Stacked(Network):
@@ -30,19 +30,20 @@ class Stacked(Network):
         sizes = [shape[0] * shape[1] * shape[2], *hidden]
         self.encoders = nn.ModuleList(nn.Linear(below, above) for below, above in pairwise(sizes))
         self.decoders = nn.ModuleList(nn.Linear(above, below) for below, above in pairwise(sizes))
+        self.means = Means()
         begin_by_glorot(self)
 
     def encode(self, image: Tensor, layers: int | None = None) -> Tensor:
         """Features of the first `layers` layers (all if None): float `[N, C, H, W]` to `[N, units]`, 0..1."""
         features = image.flatten(1)
         for encoder in self.encoders[:layers]:
-            features = encoder(features).sigmoid()
+            features = self.means(encoder(features))
         return features
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.encode(image)
         for decoder in reversed(self.decoders):
-            features = decoder(features).sigmoid()
+            features = self.means(decoder(features))
         return features.view_as(image)
 
     def training_pass(self, noisy: Tensor, clean: Tensor, progress: float) -> tuple[Tensor, Tensor]:
@@ -53,5 +54,5 @@ class Stacked(Network):
             target = self.encode(clean, layer)
         kept = torch.rand_like(target) >= self.masked
         below = target * kept if layer else noisy.flatten(1)
-        features = self.encoders[layer](below).sigmoid()
-        return self.decoders[layer](features).sigmoid(), target
+        features = self.means(self.encoders[layer](below))
+        return self.means(self.decoders[layer](features)), target

@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from training.corruption import Gaussian
-from training.data import Patches, Stream, read_photos
+from training.data import Patches, Stream, read_photos, read_rgb
 from training.errors import DataError
 
 
@@ -32,6 +33,18 @@ def test_unreadable_and_small_files_are_named_and_skipped(
     assert "broken.png" in caplog.text
     assert "stamp.png: 20x20 is under 32" in caplog.text
     assert f"skipped 2 of 6 files in {photos}" in caplog.text
+
+
+def test_sixteen_bits_and_alpha_are_read_as_the_service_reads_them(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    for suffix in ("png", "tiff"):
+        Image.fromarray(ramp).save(tmp_path / f"deep.{suffix}")
+        assert np.abs(read_rgb(tmp_path / f"deep.{suffix}") - ramp[..., None] / 257).max() <= 1
+    Image.new("RGBA", (64, 64), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    assert (read_rgb(tmp_path / "clear.png") == 255).all()
+    Image.fromarray(ramp / np.float32(65535)).save(tmp_path / "float.tiff")
+    with pytest.raises(DataError, match=r"float\.tiff .* kind F have no 8-bit meaning"):
+        read_rgb(tmp_path / "float.tiff")
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
@@ -76,9 +89,10 @@ def test_gray_patches_are_gray_also_when_noisy(photos: Path) -> None:
 
 
 def test_the_stream_goes_on_where_the_last_epoch_ended() -> None:
-    stream = Stream(10, epoch=0)
-    seen = []
-    for epoch in range(3):
-        stream.set_epoch(epoch)
-        seen += list(stream)
-    assert np.array_equal(seen, np.arange(30))
+    for counted in (0, 7):  # Lightning's number, which counts an epoch that was cut off
+        stream = Stream(10, begin=25)
+        seen = []
+        for epoch in range(3):
+            stream.set_epoch(counted + epoch)
+            seen += list(stream)
+        assert np.array_equal(seen, np.arange(25, 55))

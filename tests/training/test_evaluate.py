@@ -22,6 +22,7 @@ from training.errors import DataError
 from training.evaluate import evaluate
 from training.identity import change
 from training.onnx_peer import OnnxPeer
+from training.peers import Bm3d
 from training.seams import seams
 from training.sheet import strips
 from training.subject import Subject
@@ -57,6 +58,11 @@ def test_a_peer_of_even_sizes_is_padded_and_told_the_noise(photo: Photo, tmp_pat
     assert told is not None
     assert np.array_equal(told, odd + 25)
     assert peer(odd, None) is None
+
+
+def test_bm3d_has_no_answer_for_what_is_smaller_than_its_blocks(photo: Photo) -> None:
+    assert Bm3d()(photo[:7, :60], 25.0) is None
+    assert Bm3d()(photo[:8, :60], 25.0) is not None
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -11,6 +11,7 @@ from training.build import build_network
 from training.classic import Conv, Latent2, Linear, Sr2, Stochastic
 from training.errors import RecipeError
 from training.grow import grow
+from training.losses import bce
 from training.muon import (
     Muon,
     hold_kernels_as_kernels,
@@ -136,6 +137,17 @@ def test_muon_steps_in_float32_inside_of_autocast_too() -> None:
         Muon([inside], 0.02).step()
     Muon([outside], 0.02).step()
     assert torch.equal(inside, outside)
+
+
+def test_a_sure_error_is_still_learnt_from_inside_of_autocast() -> None:
+    network = Latent2((1, 8, 8), (16,))
+    last = list(network.decoder.parameters())[-1]
+    with torch.no_grad():
+        last.add_(7)
+    with torch.autocast("cpu", torch.bfloat16):
+        restored, target = network.training_pass(torch.rand(2, 1, 8, 8), torch.zeros(2, 1, 8, 8), 0.0)
+    (gradient,) = torch.autograd.grad(bce(restored, target, target), last)
+    assert (gradient > 0.9 / 64).all()
 
 
 @pytest.mark.parametrize("shape", [(24, 200), (200, 24)])

@@ -163,13 +163,22 @@ def test_published_models_are_drawn(
         (["reconstructions", "tiny"], "--data-dir or QUIETFRAME_DATA_DIR"),
         (["reconstructions", "tiny", "--data-dir", "."], "t10k-images"),
         (["filters", "tiny"], "no layer with weights"),
+        (["reconstructions", "tiny-encoder", "--images", "."], "gives codes"),
+        (["reconstructions", "tiny-decoder"], "takes no images"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(
-    command: list[str], said: str, store: ModelStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    command: list[str],
+    said: str,
+    store: ModelStore,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.delenv("QUIETFRAME_DATA_DIR", raising=False)
-    done = CliRunner().invoke(plot, [*command, "--store", str(store.root), "--out", str(tmp_path)])
+    monkeypatch.chdir(photos)
+    out = tmp_path / "out"
+    done = CliRunner().invoke(plot, [*command, "--store", str(store.root), "--out", str(out)])
     assert isinstance(done.exception, TrainingError)
     assert said in str(done.exception)
-    assert not any(tmp_path.iterdir())
+    assert not out.exists()

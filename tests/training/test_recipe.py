@@ -30,6 +30,10 @@ def test_every_recipe_that_ships_is_valid() -> None:
         (("steps = 1_000_000\nminutes = 80", ""), "give steps, epochs or minutes"),
         (('kind = "poisson"', 'kind = "fog"'), "'gaussian'"),
         (("sigma = [0, 55]", "sigma = [55, 0]"), "a range goes from low to high"),
+        (
+            ('kind = "unet"\nwidths = [32, 64, 128]\nblocks = [1, 1, 2]\nunshuffle = 2', 'kind = "sr2"'),
+            "photographs; take unet or conv",
+        ),
         (("patch = 96", "patch = 90"), "data.patch must be a multiple of 8"),
         (("blocks = [1, 1, 2]", "blocks = [1, 1]"), "one number for each level"),
         (("[network]\n", "[network\n"), "is not valid TOML"),

@@ -128,6 +128,12 @@ def test_what_is_left_in_flat_places_is_the_noise() -> None:
         assert left_in_flat(to_uint8(scene + noise), to_uint8(scene)) == pytest.approx(sigma, rel=0.1)
 
 
+def test_black_and_odd_frames_among_the_others_do_no_harm(network: ResidualUNet, frames: list[Photo]) -> None:
+    odd = [*frames, frames[0][:128], np.zeros_like(frames[0])]
+    outcome = fine_tune(network, odd, Tuning(steps=20, rate=4e-3, batch=4, patch=64))
+    assert outcome.after > outcome.before
+
+
 def test_frames_that_nothing_can_be_learnt_from_are_refused(
     network: ResidualUNet, frames: list[Photo]
 ) -> None:
