@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service import metrics
-from service.errors import DrainingError, QueueFullError
+from service.errors import DrainingError, ImageTooLargeError, QueueFullError
 
 
 @dataclass
@@ -122,9 +122,14 @@ class Admission:
             pixels_per_s: what is got through at present; 0 where that is not known yet.
 
         Raises:
+            ImageTooLargeError: with the request's other images there would never be room.
             QueueFullError: the pixels of other requests leave no room, or would take so long that
                 it is better to say so now than to answer late.
         """
+        if place.pixels and place.pixels + count > self._max_pixels:
+            raise ImageTooLargeError(
+                f"The images of a request have at most {self._max_pixels} pixels together; send fewer in each"
+            )
         others = self._pixels - place.pixels
         wait_s = others / pixels_per_s if pixels_per_s else 0.0
         if others and (self._pixels + count > self._max_pixels or wait_s > self._max_wait_s):

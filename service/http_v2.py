@@ -9,11 +9,12 @@ from google.protobuf import json_format
 from service import control, oip, oip_models
 from service.answer import Answer
 from service.body import client_timeout, read_body, while_connected
-from service.errors import BadParameterError, DrainingError, ServiceError
+from service.errors import BadParameterError, BodyTooLargeError, DrainingError, ServiceError
 from service.oip_json import HEADER_LENGTH, from_message, parse, to_message
 from service.pipeline import Pipeline
 
 NOISE_SIGMA = "X-Noise-Sigma"
+_MOST_INDEX = 2**16  # bytes of a request for it: reading JSON holds every other request
 
 health = APIRouter(prefix="/v2/health", tags=["Open Inference Protocol"])
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
@@ -79,7 +80,10 @@ async def model_statistics(request: Request, name: str, version: str = "") -> Re
 async def repository_index(request: Request) -> Response:
     pipeline = pipeline_of(request)
     with pipeline.admission.body() as buffer:
-        asked = parse(await read_body(request, pipeline.settings, buffer) or b"{}")
+        body = await read_body(request, pipeline.settings, buffer)
+    if len(body) > _MOST_INDEX:
+        raise BodyTooLargeError(f"A request for the index has at most {_MOST_INDEX} bytes")
+    asked = parse(body or b"{}")
     index = await pipeline.in_thread(
         lambda: oip_models.repository_index(pipeline, isinstance(asked, dict) and asked.get("ready") is True)
     )

@@ -17,6 +17,7 @@ import av
 import click
 import grpc
 import numpy as np
+import numpy.typing as npt
 import tritonclient.grpc
 import tritonclient.grpc.aio
 from rich.console import Console
@@ -36,6 +37,7 @@ _WINDOW = 4
 _CODECS = {".webm": "libvpx-vp9"}
 _OTHER_CODEC = "libx264"
 _FRAME_RATE = Fraction(25)  # of a camera that does not tell
+GIVE_UP = 500  # damaged packets in a row; a camera joined between two key frames sends up to some hundred
 
 
 def clean_here(pipeline: Pipeline, order: Order) -> Cleaner:
@@ -121,8 +123,9 @@ def _tensor(frame: Pixels, max_bytes: int) -> Any:
 def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None) -> bool:
     """Write `target` from the first video stream of `source`, its audio streams passed through.
 
-    A frame that fails stays as it was. Where the source, the server or the user (Ctrl-C) ends it early,
-    the video ends there, properly.
+    Frames are turned upright, as their display matrix or EXIF says. A frame that fails stays as it was, one
+    that is damaged in the source is left out. Where the source, the server or the user (Ctrl-C) ends it
+    early, the video ends there, properly.
 
     Args:
         source: anything libav opens: a file, a device, a camera's URL.
@@ -132,7 +135,8 @@ def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None)
         Whether every frame came and was cleaned; the rest has been said.
 
     Raises:
-        click.ClickException: the source cannot be read or the target not written.
+        click.ClickException: the source cannot be read or has no whole frame, or the target cannot be
+            written.
     """
     console = Console(stderr=True)
     columns = (
@@ -160,10 +164,12 @@ def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None)
         raise click.ClickException(f"{source} to {target}: {error}") from None
     for reason, count in video.failures.items():
         console.print(f"{count} frames left as they were: {reason}", markup=False)
+    if video.left_out:
+        console.print(f"{video.left_out} frames left out: damaged in the source")
     if video.broken_off:
         console.print(f"ends early: {video.broken_off}", markup=False)
     console.print(f"{video.written} frames")
-    return not video.failures and not video.broken_off
+    return not (video.failures or video.left_out or video.broken_off)
 
 
 @contextmanager
@@ -176,6 +182,44 @@ def _draft_of(target: Path) -> Iterator[Path]:
         draft.replace(target)
 
 
+@dataclass(frozen=True)
+class _Orientation:
+    """How a frame is shown: transposed first, then mirrored. These are the eight of EXIF.
+
+    Other angles, which nothing films at, count as the nearest quarter turn.
+    """
+
+    transposed: bool
+    from_right: bool
+    from_below: bool
+
+    @classmethod
+    def of(cls, frame: Any) -> "_Orientation":
+        (x_to_x, x_to_y), (y_to_x, y_to_y) = _display_matrix(frame)
+        if abs(x_to_y) > abs(x_to_x):
+            return cls(True, bool(y_to_x < 0), bool(x_to_y < 0))
+        return cls(False, bool(x_to_x < 0), bool(y_to_y < 0))
+
+    def upright(self, pixels: Pixels) -> Pixels:
+        if self.transposed:
+            pixels = pixels.swapaxes(0, 1)
+        if self.from_right:
+            pixels = pixels[:, ::-1]
+        if self.from_below:
+            pixels = pixels[::-1]
+        return np.ascontiguousarray(pixels)
+
+
+def _display_matrix(frame: Any) -> npt.NDArray[np.generic]:
+    """Where the axes of a frame point to when it is shown, a row each for x and y."""
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV lists side data only if it knows every kind of it, and not EXIF
+        turn = np.deg2rad(frame.rotation)
+        return np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return np.eye(2) if matrix is None else np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2]
+
+
 @dataclass
 class _Video:
     """The two ends of the work, and what lies between them."""
@@ -186,6 +230,7 @@ class _Video:
     limit: int | None
     written: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    left_out: int = 0
     broken_off: str = ""
 
     def __post_init__(self) -> None:
@@ -197,13 +242,13 @@ class _Video:
             rate=self._video_in.average_rate or _FRAME_RATE,
             options={"crf": "18"},
         )
-        width, height = self._video_in.width, self._video_in.height
-        self._video_out.width, self._video_out.height = width, height
-        self._video_out.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
         self._video_out.time_base = self._video_in.time_base
         self._audio = {
             stream.index: self.output.add_stream_from_template(stream) for stream in self.input.streams.audio
         }
+        self._begun = False
+        self._early: list[Any] = []  # sound that came before the first frame
+        self._damaged = 0  # packets since the last frame
         self._pending: deque[Any] = deque()  # decoded and not yet written
         self._libav = asyncio.Lock()  # containers are not for two threads at once
         self._stopped = False
@@ -220,6 +265,8 @@ class _Video:
             if not self.written:
                 raise
             self.broken_off = str(error)
+        if not self._begun:
+            raise ValueError("no frame of it can be read")
         await self._in_thread(lambda: self.output.mux(self._video_out.encode(None)))
 
     @property
@@ -247,27 +294,64 @@ class _Video:
                 packet = await self._in_thread(lambda: next(packets, None))
                 if packet is None:
                     return
-                if packet.stream.index in self._audio:
-                    await self._in_thread(partial(self._pass_on, packet))
-                    continue
-                frames = await self._in_thread(packet.decode)
+                frames = await self._in_thread(partial(self._take, packet))
             except av.FFmpegError as error:
                 self.broken_off = str(error)
                 return
             for frame in frames:
                 yield frame
 
+    def _take(self, packet: Any) -> list[Any]:
+        """The frames in a packet; sound is passed on."""
+        if packet.stream.index in self._audio:
+            self._pass_on(packet)
+            return []
+        frames = self._decode(packet)
+        if frames and not self._begun:
+            self._begin(frames[0])
+        return frames
+
+    def _decode(self, packet: Any) -> list[Any]:
+        """None of a damaged packet, so that one does not end a recording, unless nothing else comes."""
+        try:
+            frames: list[Any] = packet.decode()
+        except av.InvalidDataError:
+            self.left_out += 1
+            self._damaged += 1
+            if self._damaged == GIVE_UP:
+                raise
+            return []
+        if frames:
+            self._damaged = 0
+        return frames
+
+    def _begin(self, frame: Any) -> None:
+        """Settle the size: PyAV tells how a video is turned by its frames only, and a header goes first."""
+        width, height = frame.width, frame.height
+        if _Orientation.of(frame).transposed:
+            width, height = height, width
+        self._video_out.width, self._video_out.height = width, height
+        self._video_out.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
+        self._begun = True
+        self.output.mux(self._early)
+        self._early.clear()
+
     def _pixels(self, frame: Any) -> Pixels:
-        """RGB, also where a camera changes its size on the way."""
-        pixels: Pixels = frame.to_ndarray(
-            format="rgb24", width=self._video_out.width, height=self._video_out.height
-        )
-        return pixels
+        """Upright RGB, of one size also where a camera changes its own on the way."""
+        orientation = _Orientation.of(frame)
+        width, height = self._video_out.width, self._video_out.height
+        if orientation.transposed:
+            width, height = height, width
+        return orientation.upright(frame.to_ndarray(format="rgb24", width=width, height=height))
 
     def _pass_on(self, packet: Any) -> None:
-        if packet.dts is not None:  # the last one of a stream only says that it has ended
-            packet.stream = self._audio[packet.stream.index]
+        if packet.dts is None:  # the last one of a stream only says that it has ended
+            return
+        packet.stream = self._audio[packet.stream.index]
+        if self._begun:
             self.output.mux(packet)
+        else:
+            self._early.append(packet)
 
     def _write(self, outcome: Pixels | str) -> None:
         source = self._pending.popleft()

@@ -166,7 +166,7 @@ class Cleaner:
         clean = scratch / PurePosixPath(name).name
         source = self._source.path_of(name, scratch)
         if not clean_video(str(source), clean, counted, None):
-            return tally.reason or "the video ends early; `quietframe video` keeps what there is"
+            return tally.reason or "damaged frames, or an early end; `quietframe video` keeps what there is"
         self._dest.put(name, clean)
         return ""
 

@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import av
+import click
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from service import video
 from tests.conftest import ROOT, Server
 from tests.contract.triton import denoised_by_v1
 from tests.service.test_codec import file_of
@@ -94,3 +97,90 @@ def test_frames_that_fail_stay_as_they_were(noisy_video: Path, server: Server, t
     assert done.returncode == 1
     assert "5 frames left as they were" in done.stderr
     assert len(frames_of(tmp_path / "out.mp4")) == 5
+
+
+async def as_they_are(frames: AsyncIterator[Pixels]) -> AsyncIterator[Pixels | str]:
+    async for frame in frames:
+        yield frame
+
+
+def with_orientation(source: Path, target: Path, degrees: int, mirrored: bool) -> None:
+    """The same packets in an MP4 that says how to show them, as phones do."""
+    with av.open(str(source)) as original, av.open(str(target), "w") as copy:
+        pictures = copy.add_stream_from_template(original.streams.video[0])
+        pictures.set_display_rotation(degrees, hflip=mirrored)
+        sound = copy.add_stream_from_template(original.streams.audio[0])
+        for packet in original.demux():
+            if packet.dts is not None:
+                packet.stream = pictures if packet.stream.type == "video" else sound
+                copy.mux(packet)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("degrees", [0, 90, 180, -90])
+def test_a_video_comes_out_upright(noisy_video: Path, tmp_path: Path, degrees: int, mirrored: bool) -> None:
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    with_orientation(noisy_video, source, degrees, mirrored)
+    assert video.clean_video(str(source), target, as_they_are, None)
+    upright = np.rot90(frames_of(noisy_video), degrees // 90, axes=(1, 2))  # counter-clockwise, as in PyAV
+    expected = upright[:, :, ::-1] if mirrored else upright
+    with av.open(str(target)) as container:
+        assert next(container.decode(video=0)).rotation == 0
+    assert np.abs(frames_of(target) - expected.astype(float)).mean() < 8  # the codec's six of this noise
+    assert sound_of(target) == sound_of(source)
+
+
+def test_the_exif_of_a_cameras_jpegs_is_applied(noisy_video: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.mjpeg", tmp_path / "out.mp4"
+    frames = frames_of(noisy_video)
+    exif = Image.Exif()
+    exif[0x112] = 6  # orientation: the top is on the right
+    with source.open("wb") as file:
+        for frame in frames:
+            Image.fromarray(frame).save(file, "jpeg", quality=95, exif=exif)
+    assert video.clean_video(str(source), target, as_they_are, None)
+    expected = np.rot90(frames, -1, axes=(1, 2)).astype(float)
+    assert np.abs(frames_of(target) - expected).mean() < 8
+
+
+def damaged_recording(path: Path, count: int, damaged: Collection[int]) -> None:
+    """An AVI of a camera's JPEGs, some of which are zeros."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuvj420p"
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), number % 256, np.uint8), format="rgb24")
+            for packet in stream.encode(frame):
+                if number in damaged:
+                    packet.update(bytes(packet.size))
+                container.mux(packet)
+
+
+def test_a_damaged_frame_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = tmp_path / "in.avi", tmp_path / "out.mp4"
+    damaged = {0, 5, 6, 11}
+    damaged_recording(source, 12, damaged)
+    assert not video.clean_video(str(source), target, as_they_are, None)
+    assert "4 frames left out" in (said := capsys.readouterr().err)
+    assert "ends early" not in said
+    with av.open(str(target)) as container:
+        kept = [round(frame.time * 25) for frame in container.decode(video=0)]
+    whole = [number for number in range(12) if number not in damaged]
+    assert np.diff(kept).tolist() == np.diff(whole).tolist()  # each at its time
+
+
+def test_nothing_but_damage_ends_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = tmp_path / "in.avi", tmp_path / "out.mp4"
+    damaged = range(3, 3 + video.GIVE_UP + 100)
+    damaged_recording(source, damaged.stop + 3, damaged)
+    assert not video.clean_video(str(source), target, as_they_are, None)
+    assert len(frames_of(target)) == 3
+    assert "ends early" in capsys.readouterr().err
+
+
+def test_a_source_without_a_whole_frame_is_an_error(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.avi", tmp_path / "out.mp4"
+    damaged_recording(source, 12, range(12))
+    with pytest.raises(click.ClickException, match="no frame"):
+        video.clean_video(str(source), target, as_they_are, None)
+    assert not target.exists()
