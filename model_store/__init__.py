@@ -15,6 +15,7 @@ from model_store.errors import (
     CorruptModelError,
     InvalidNameError,
     ModelNotFoundError,
+    ModelUnavailableError,
     StoreError,
     VersionExistsError,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "ModelCard",
     "ModelNotFoundError",
     "ModelStore",
+    "ModelUnavailableError",
     "Precision",
     "Provider",
     "StoreError",

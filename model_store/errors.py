@@ -17,5 +17,9 @@ class CorruptModelError(StoreError):
     """The files of a version are incomplete or do not match its card."""
 
 
+class ModelUnavailableError(StoreError):
+    """Files cannot be read just now (permissions, memory, the disk); they may be sound, so try again."""
+
+
 class VersionExistsError(StoreError):
     """A published version never changes; publish the next one instead."""

@@ -21,6 +21,7 @@ from model_store.errors import (
     CorruptModelError,
     InvalidNameError,
     ModelNotFoundError,
+    ModelUnavailableError,
     StoreError,
     VersionExistsError,
 )
@@ -63,12 +64,10 @@ class StoredModel:
 
         Raises:
             CorruptModelError: the file is missing or is not the one the card describes.
+            ModelUnavailableError: it cannot be read just now.
         """
         path, expected = self.folder / model_file(precision), self.card.hashes[precision]
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise CorruptModelError(f"{path} cannot be read: {error.strerror}") from None
+        content = _read_file(path)
         found = hashlib.sha256(content).hexdigest()
         if found != expected:
             raise CorruptModelError(f"{path} has sha256 {found}, its card says {expected}; publish it again")
@@ -101,16 +100,24 @@ class ModelStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._passed_over: set[str] = set()
 
     def names(self) -> list[str]:
-        """Every model with at least one version, sorted."""
-        if not self.root.is_dir():
-            return []
-        names = [entry.name for entry in self.root.iterdir() if _NAME.fullmatch(entry.name)]
-        return sorted(name for name in names if self.versions(name))
+        """Every model with at least one version, sorted, but those whose folder cannot be read.
+
+        Raises:
+            ModelUnavailableError: that of the store cannot.
+        """
+        names = [entry.name for entry in _entries(self.root) if _NAME.fullmatch(entry.name)]
+        return sorted(name for name in names if self._readable_versions(name))
 
     def versions(self, name: str) -> list[int]:
-        """Published versions of a model, ascending; empty when there is none."""
+        """Published versions of a model, ascending, but those that cannot be read; empty when there is none.
+
+        Raises:
+            InvalidNameError: it is no name.
+            ModelUnavailableError: the folder of the model cannot be read just now.
+        """
         return sorted(int(entry.name) for entry in self._version_folders(name))
 
     def __iter__(self) -> Iterator[StoredModel]:
@@ -122,11 +129,13 @@ class ModelStore:
         """The cards of all versions but the broken ones: one must not hide the rest."""
         cards = []
         for name in self.names():
-            for version in self.versions(name):
+            for version in self._readable_versions(name):
                 try:
                     cards.append(self._read(name, version).card)
                 except CorruptModelError as error:
                     log.debug("%s", error)
+                except ModelUnavailableError as error:
+                    self._pass_over(str(error))
         return cards
 
     def resolve(self, reference: str) -> StoredModel:
@@ -136,6 +145,7 @@ class ModelStore:
             InvalidNameError: the reference is not of that form.
             ModelNotFoundError: there is no such model or version.
             CorruptModelError: its card is missing or invalid.
+            ModelUnavailableError: it cannot be read just now.
         """
         name, version = parse_reference(reference)
         published = self.versions(name)
@@ -190,23 +200,36 @@ class ModelStore:
 
     def _version_folders(self, name: str) -> list[Path]:
         folder = self.root / _checked_name(name)
-        if not folder.is_dir():
-            return []
         return [
-            entry
-            for entry in folder.iterdir()
-            if _VERSION.fullmatch(entry.name)
-            # A folder that somebody is still copying by hand is no version yet.
-            and (entry / CARD_FILE).is_file()
-            and (entry / MODEL_FILE).is_file()
+            entry for entry in _entries(folder) if _VERSION.fullmatch(entry.name) and self._is_whole(entry)
         ]
+
+    def _is_whole(self, folder: Path) -> bool:
+        """What somebody is still copying by hand is no version yet, nor is what is another user's alone."""
+        try:
+            return (folder / CARD_FILE).is_file() and (folder / MODEL_FILE).is_file()
+        except OSError as error:
+            self._pass_over(f"{folder} cannot be read: {error.strerror}")
+            return False
+
+    def _readable_versions(self, name: str) -> list[int]:
+        """None where the folder of the model cannot be read: one must not hide the rest."""
+        try:
+            return self.versions(name)
+        except ModelUnavailableError as error:
+            self._pass_over(str(error))
+            return []
+
+    def _pass_over(self, trouble: str) -> None:
+        """Say it once, as the store is read again with every poll and many a request."""
+        if trouble not in self._passed_over:
+            self._passed_over.add(trouble)
+            log.warning("passed over: %s", trouble)
 
     def _read(self, name: str, version: int) -> StoredModel:
         folder = self.root / name / str(version)
         try:
-            card = ModelCard.model_validate_json((folder / CARD_FILE).read_bytes())
-        except OSError as error:
-            raise CorruptModelError(f"{folder / CARD_FILE} cannot be read: {error.strerror}") from None
+            card = ModelCard.model_validate_json(_read_file(folder / CARD_FILE))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
@@ -236,6 +259,35 @@ def _checked_name(name: str) -> str:
             f"{name!r} is not a model name: small letters, digits, '.', '_' and '-', first a letter or digit"
         )
     return name
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where there is none.
+
+    Raises:
+        ModelUnavailableError: it cannot be read.
+    """
+    try:
+        return list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise ModelUnavailableError(f"{folder} cannot be read: {error.strerror}") from None
+
+
+def _read_file(path: Path) -> bytes:
+    """The bytes of a file that every version has.
+
+    Raises:
+        CorruptModelError: there is none.
+        ModelUnavailableError: it cannot be read, which says nothing about what is in it.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise CorruptModelError(f"{path} cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise ModelUnavailableError(f"{path} cannot be read: {error.strerror}") from None
+    except MemoryError:
+        raise ModelUnavailableError(f"{path} cannot be read: too little memory") from None
 
 
 def _card_bytes(card: ModelCard) -> bytes:

@@ -1,5 +1,7 @@
 """What the Open Inference Protocol asks about models, and does to them: shared by REST and gRPC."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from model_store import InvalidNameError, ModelCard, ModelNotFoundError, StoreError, parse_reference
@@ -26,12 +28,8 @@ async def card_of(pipeline: Pipeline, reference: str) -> ModelCard:
     engine = pipeline.engines.get(reference)
     if engine:
         return engine.card
-    try:
+    with _told():
         return await pipeline.with_headers(lambda: pipeline.engines.find(reference).card)
-    except (InvalidNameError, ModelNotFoundError) as error:
-        raise UnknownModelError(str(error)) from None
-    except StoreError as error:
-        raise ModelBrokenError(str(error)) from None
 
 
 async def describe(pipeline: Pipeline, name: str, version: str) -> tuple[ModelCard, list[int]]:
@@ -41,7 +39,8 @@ async def describe(pipeline: Pipeline, name: str, version: str) -> tuple[ModelCa
         UnknownModelError, ModelBrokenError: there is none, or its card is broken.
     """
     card = await card_of(pipeline, oip_models.reference_of(name, version))
-    return card, await pipeline.with_headers(lambda: pipeline.store.versions(name))
+    with _told():
+        return card, await pipeline.with_headers(lambda: pipeline.store.versions(name))
 
 
 async def statistics(pipeline: Pipeline, name: str, version: str) -> Any:
@@ -61,12 +60,8 @@ async def load(pipeline: Pipeline, name: str) -> None:
         UnknownModelError, ModelBrokenError: there is none, or it cannot be loaded.
     """
     _check_allowed(pipeline)
-    try:
+    with _told():
         await pipeline.with_models(lambda: pipeline.engines.reload(_bare(name)))
-    except (InvalidNameError, ModelNotFoundError) as error:
-        raise UnknownModelError(str(error)) from None
-    except (StoreError, StartError) as error:
-        raise ModelBrokenError(str(error)) from None
 
 
 async def unload(pipeline: Pipeline, name: str) -> None:
@@ -74,13 +69,22 @@ async def unload(pipeline: Pipeline, name: str) -> None:
 
     Raises:
         NotSupportedError: clients may not (model_control).
-        UnknownModelError: there is none.
+        UnknownModelError, ModelBrokenError: there is none, or whether there is cannot be read.
     """
     _check_allowed(pipeline)
-    try:
+    with _told():
         await pipeline.with_models(lambda: pipeline.engines.unload(_bare(name)))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors of the store as clients are told them."""
+    try:
+        yield
     except (InvalidNameError, ModelNotFoundError) as error:
         raise UnknownModelError(str(error)) from None
+    except (StoreError, StartError) as error:
+        raise ModelBrokenError(str(error)) from None
 
 
 def _check_allowed(pipeline: Pipeline) -> None:

@@ -1,11 +1,19 @@
 """The models a worker has loaded, and how it comes to newer ones while it runs."""
 
 import logging
+import re
 import threading
 
 import onnxruntime as ort
 
-from model_store import ModelNotFoundError, ModelStore, StoredModel, StoreError, parse_reference
+from model_store import (
+    CorruptModelError,
+    ModelNotFoundError,
+    ModelStore,
+    StoredModel,
+    StoreError,
+    parse_reference,
+)
 from service import metrics
 from service.engine import Engine
 from service.errors import StartError
@@ -13,13 +21,16 @@ from service.precision import PrecisionChoice
 
 log = logging.getLogger(__name__)
 _MOST_PINS = 8
+# ONNX Runtime tells a lack of memory in words alone: of C++, of its arena, of cuBLAS, of CUDA.
+_LACK_OF_MEMORY = re.compile(r"bad_alloc|to allocate|alloc_failed|out of memory", re.IGNORECASE)
 
 
 class Engines:
     """The models of a store on one device, each loaded when it is first asked for.
 
     `name` means the newest version that loads: one that does not is refused, logged and counted,
-    and the version before it goes on. `name:version` means that version. All methods may be called
+    and the version before it goes on. It is tried again when its files change, or at the next load
+    where they cannot be blamed. `name:version` means that version. All methods may be called
     from any thread; `load` and `refresh` block while models are verified, loaded and warmed.
 
     Args:
@@ -61,7 +72,7 @@ class Engines:
 
         Raises:
             InvalidNameError, ModelNotFoundError: there is no such model, or it has been unloaded.
-            CorruptModelError: its card is broken.
+            CorruptModelError, ModelUnavailableError: its card is broken, or cannot be read just now.
         """
         self._check_not_unloaded(parse_reference(reference)[0])
         return self.store.resolve(reference)
@@ -75,7 +86,7 @@ class Engines:
 
         Raises:
             InvalidNameError, ModelNotFoundError: there is no such model, or it has been unloaded.
-            CorruptModelError, StartError: it is there and cannot be loaded.
+            CorruptModelError, ModelUnavailableError, StartError: it is there and cannot be loaded.
         """
         name, version = parse_reference(reference)
         with self._changing:
@@ -92,8 +103,8 @@ class Engines:
         """Load `name` if it is not, and its newest version if there is a newer one.
 
         Raises:
-            InvalidNameError, ModelNotFoundError, CorruptModelError, StartError: as `load`, and also
-                when the newest version is refused while an older one goes on.
+            StoreError, StartError: as `load`, and also when the newest version is refused while an
+                older one goes on.
         """
         with self._changing:
             self._unloaded.discard(name)
@@ -106,6 +117,7 @@ class Engines:
 
         Raises:
             ModelNotFoundError: there is no such model.
+            ModelUnavailableError: whether there is cannot be told just now.
         """
         with self._changing:
             if name not in self._serving and not self.store.versions(name):
@@ -170,7 +182,8 @@ class Engines:
         try:
             engine = self._warm(self.store.resolve(f"{name}:{version}"))
         except (StoreError, StartError) as error:
-            self._refused[label] = stamp
+            if _is_lasting(error):
+                self._refused[label] = stamp
             metrics.MODEL_REFUSALS.labels(name).inc()
             log.error("%s is refused: %s", label, error)
             raise
@@ -186,12 +199,14 @@ class Engines:
         return engine
 
     def _stamp(self, name: str, version: int) -> tuple[int, ...]:
-        """Changes when a file of the version does."""
+        """Changes when a file of the version does; empty where that cannot be told just now."""
         folder = self.store.root / name / str(version)
         try:
             states = [file.stat() for file in [folder, *sorted(folder.rglob("*"))]]
-        except OSError as error:
-            raise ModelNotFoundError(f"{name}/{version} has gone: {error.strerror}") from None
+        except FileNotFoundError:
+            raise ModelNotFoundError(f"{name}/{version} has gone") from None
+        except OSError:
+            return ()
         return tuple(
             number for state in states for number in (state.st_ino, state.st_size, state.st_mtime_ns)
         )
@@ -206,6 +221,13 @@ class Engines:
         for labels in now:
             metrics.MODEL_LOADED.labels(*labels).set(1)
         self._told |= now
+
+
+def _is_lasting(error: StoreError | StartError) -> bool:
+    """Whether it lies in the files, so that the same ones would fail again."""
+    if isinstance(error, StartError):
+        return not _LACK_OF_MEMORY.search(str(error))
+    return isinstance(error, CorruptModelError)
 
 
 def _choose_device(device: str, store: ModelStore, default: str, threads: int) -> str:

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import grpc
@@ -53,7 +53,8 @@ class Calls:
         """The result of `work`, or the status of its error, recorded; for what is no inference."""
         with self._recorder.record("grpc", name, headers_of(context.invocation_metadata())) as record:
             try:
-                result = await work
+                with _bugs_kept(name):
+                    result = await work
             except ServiceError as error:
                 record.answered(error.grpc, error.reason, None, counted=False)
                 await abort(context, error)
@@ -73,15 +74,24 @@ class Calls:
         return error
 
     async def _infer(self, request: Any, timeout_s: float | None) -> Any:
-        try:
-            with self._pipeline.admission.body() as buffer:
-                buffer.grow(request.ByteSize())
-                return await oip.infer(self._pipeline, request, timeout_s)
-        except ServiceError:
-            raise
-        except Exception:
-            log.exception("unexpected error in an infer of %s", request.model_name[:64])
-            raise ServiceError from None
+        with (
+            _bugs_kept(f"an infer of {request.model_name[:64]}"),
+            self._pipeline.admission.body() as buffer,
+        ):
+            buffer.grow(request.ByteSize())
+            return await oip.infer(self._pipeline, request, timeout_s)
+
+
+@contextmanager
+def _bugs_kept(doing: str) -> Iterator[None]:
+    """What nobody expected goes to the log; clients are not told, as its text may name files."""
+    try:
+        yield
+    except ServiceError:
+        raise
+    except Exception:
+        log.exception("unexpected error in %s", doing)
+        raise ServiceError from None
 
 
 def headers_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:

@@ -278,9 +278,10 @@ def _encode(
     quality: int,
 ) -> tuple[Pixels, bytes]:
     height, width, channels = picture.pixels.shape
-    pixels = tiling.join(tiles, [each.pixels for each in ran], height, width, card.scale)
-    if channels == 1 and pixels.shape[2] == 3:
-        pixels = luma(pixels)
+    cleaned = [each.pixels for each in ran]
+    if channels == 1 and cleaned[0].shape[2] == 3:
+        cleaned = [luma(each) for each in cleaned]  # before they are joined, which then takes a third
+    pixels = tiling.join(tiles, cleaned, height, width, card.scale)
     if format == "raw":
         return pixels, b""
     alpha = picture.alpha

@@ -12,12 +12,14 @@ from model_store import (
     ModelCard,
     ModelNotFoundError,
     ModelStore,
+    ModelUnavailableError,
     Tensor,
     TrainingData,
     VersionExistsError,
     default_root,
 )
 from model_store.store import parse_reference
+from tests.model_store.closed import closed
 
 
 def card(content: bytes, name: str = "little", version: int = 1) -> ModelCard:
@@ -114,6 +116,46 @@ def test_a_broken_version_does_not_hide_the_others(tmp_path: Path) -> None:
         store.publish(card(b"onnx", version=version), b"onnx", {})
     (tmp_path / "little" / "1" / "card.json").write_text("{}")
     assert [each.version for each in store.readable_cards()] == [2]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelStore:
+    """Two versions of `little` and one of `other`, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    store = ModelStore(Path())
+    for name, version in (("little", 1), ("little", 2), ("other", 1)):
+        store.publish(card(b"onnx", name, version), b"onnx", {})
+    return store
+
+
+@pytest.mark.parametrize("path", ["little/2", "little/2/card.json"])
+def test_a_version_that_may_not_be_read_does_not_hide_the_others(
+    here: ModelStore, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closed(Path(path)):
+        assert here.names() == ["little", "other"]
+        assert [each.label for each in here.readable_cards()] == ["little/1", "other/1"]
+        here.readable_cards()
+    assert caplog.text.count("Permission denied") == 1
+    assert [each.label for each in here.readable_cards()] == ["little/1", "little/2", "other/1"]
+
+
+def test_a_model_that_may_not_be_read_does_not_hide_the_others(here: ModelStore) -> None:
+    with closed(Path("little")):
+        assert [each.label for each in here.readable_cards()] == ["other/1"]
+        with pytest.raises(ModelUnavailableError, match="little cannot be read: Permission denied"):
+            here.resolve("little")
+
+
+@pytest.mark.parametrize("file", ["card.json", "model.onnx"])
+def test_what_may_not_be_read_is_not_called_corrupt(here: ModelStore, file: str) -> None:
+    path = Path("little/2") / file
+    with closed(path), pytest.raises(ModelUnavailableError, match="Permission denied"):
+        here.resolve("little").read_verified()
+    path.unlink()
+    with pytest.raises(CorruptModelError, match="No such file"):
+        here._read("little", 2).read_verified()
 
 
 def test_a_version_moved_to_another_name_is_refused(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from model_store import CorruptModelError, ModelNotFoundError, ModelStore, StoredModel
+from model_store import CorruptModelError, ModelNotFoundError, ModelStore, StoredModel, StoreError
+from service.engine import Engine
 from service.engines import Engines
 from service.errors import StartError
+from tests.model_store.closed import closed
 
 NAME = "frames-balanced"
 
@@ -69,6 +71,46 @@ def test_a_broken_file_that_is_mended_is_taken(store: ModelStore, shipped: Store
     shutil.copy(shipped.model_file, store.root / NAME / str(broken) / "model.onnx")
     engines.refresh()
     assert serving(engines) == broken
+
+
+@pytest.mark.parametrize("path", ["3", "3/card.json", "3/model.onnx"])
+def test_what_may_not_be_read_is_taken_once_it_may(
+    shipped: StoredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Permissions change neither size nor time of a file, so it looks as it did when it failed."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    store = ModelStore(Path())
+    publish(store, shipped)
+    engines = Engines(store, NAME, "cpu", 1)
+    publish(store, shipped)
+    broken = publish(store, shipped)
+    with closed(store.root / NAME / path):
+        engines.refresh()
+        assert serving(engines) == 2
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                engines.load(f"{NAME}:{broken}")
+    engines.refresh()
+    assert serving(engines) == broken
+
+
+def test_a_lack_of_memory_passes(
+    store: ModelStore, shipped: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = Engines(store, NAME, "cpu", 1)
+    version = publish(store, shipped)
+
+    def fail(_: object) -> None:
+        raise MemoryError("std::bad_alloc")  # as ONNX Runtime says it
+
+    for owner, method in ((Path, "read_bytes"), (Engine, "warm_up")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, method, fail)
+            engines.refresh()
+            assert serving(engines) == 1
+    engines.refresh()
+    assert serving(engines) == version
 
 
 def test_nothing_sound_to_begin_with(store: ModelStore) -> None:
