@@ -56,12 +56,6 @@ def serve(**options: Any) -> None:
         _check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
     _check_model(settings)
     check_tracing()
-    environment = {
-        **os.environ,
-        "BENTOML_HOME": os.environ.get("BENTOML_HOME") or _private_folder(settings.port),
-        "BENTOML_DO_NOT_TRACK": "true",
-        "QUIETFRAME_MODEL_STORE": str(settings.model_store),
-    }
     command = [sys.executable, "-m", "bentoml", "serve", "service.app:Quietframe"]
     # The package's own folder, or a folder `service` where the command is given would shadow it.
     place = ["--working-dir", str(Path(__file__).parent.parent)]
@@ -74,7 +68,7 @@ def serve(**options: Any) -> None:
     os.execve(
         sys.executable,
         [*command, *place, *address, *grace, *patience, *(tls if settings.tls_cert else [])],
-        environment,
+        _workers_environment(settings),
     )
 
 
@@ -249,6 +243,21 @@ def _own_certificate(settings: Settings) -> list[urllib.request.HTTPSHandler]:
     context = ssl.create_default_context(cafile=str(settings.tls_cert))
     context.check_hostname = False
     return [urllib.request.HTTPSHandler(context=context)]
+
+
+def _workers_environment(settings: Settings) -> dict[str, str]:
+    """Ours, with paths that hold in the folder of the workers, too."""
+    paths = {
+        "QUIETFRAME_MODEL_STORE": settings.model_store,
+        "QUIETFRAME_TLS_CERT": settings.tls_cert,
+        "QUIETFRAME_TLS_KEY": settings.tls_key,
+    }
+    return {
+        **os.environ,
+        "BENTOML_HOME": os.environ.get("BENTOML_HOME") or _private_folder(settings.port),
+        "BENTOML_DO_NOT_TRACK": "true",
+        **{name: str(path) for name, path in paths.items() if path},
+    }
 
 
 def _private_folder(port: int) -> str:

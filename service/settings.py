@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from model_store import default_root
 from service.errors import StartError
@@ -17,6 +23,16 @@ from service.precision import PrecisionChoice
 
 ImageFormat = Literal["jpeg", "png", "webp", "bmp", "tiff"]
 _SHORTEST_TOKEN = 16
+_EXAMPLES = {"formats": '["jpeg", "png"]', "tokens": '["the output of openssl rand -hex 32"]'}
+
+
+class _Environment(EnvSettingsSource):
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Leaves what is no JSON to validation, which names every wrong variable and not only the first."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
 
 
 class Settings(BaseSettings):
@@ -71,7 +87,8 @@ class Settings(BaseSettings):
         30.0,
         gt=0,
         le=3600,
-        description="seconds from the last byte in to the first out; clients may ask for less",
+        description="seconds from the last byte in to the first out, clients may ask for less; as many for a"
+        " body to arrive, and for an HTTP answer to be taken",
     )
     grace_s: float = Field(25.0, gt=0, le=3600, description="seconds accepted work has after SIGTERM")
     drain_delay_s: float = Field(
@@ -91,6 +108,18 @@ class Settings(BaseSettings):
     access_log: bool = Field(True, description="one JSON line on standard output for each request")
     jpeg_quality: int = Field(90, ge=1, le=100, description="JPEG and WebP quality when none is asked for")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments before the environment, and no other source."""
+        return init_settings, _Environment(settings_cls)
+
     @field_validator("host")
     @classmethod
     def _an_address(cls, host: str) -> str:
@@ -99,7 +128,13 @@ class Settings(BaseSettings):
     @field_validator("model_store")
     @classmethod
     def _from_any_folder(cls, store: Path) -> Path:
-        return store.expanduser().resolve()  # workers run in a folder of their own
+        return _from_home(store).resolve()  # workers run in a folder of their own
+
+    @field_validator("tls_cert", "tls_key")
+    @classmethod
+    def _still_a_link(cls, file: Path | None) -> Path | None:
+        """Absolute for the same reason, but not resolved: to renew is to point the link elsewhere."""
+        return file and _from_home(file).absolute()
 
     @field_validator("tokens")
     @classmethod
@@ -150,6 +185,17 @@ def load_settings() -> Settings:
         raise StartError("; ".join(map(_spelled, error.errors()))) from None
 
 
+def _from_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:  # which pydantic does not take for the value's fault
+        raise ValueError(f"{path}: {error}") from None
+
+
 def _spelled(problem: Any) -> str:
-    name = "".join(f"QUIETFRAME_{each.upper()}: " for each in problem["loc"][:1])
+    """One line that does not show the value, which may be a token."""
+    fields = problem["loc"][:1]
+    name = "".join(f"QUIETFRAME_{each.upper()}: " for each in fields)
+    if problem["type"] == "frozen_set_type":
+        return f"{name}not a JSON list; write {_EXAMPLES[fields[0]]}"
     return f"{name}{problem['msg']}"

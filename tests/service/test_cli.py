@@ -73,6 +73,35 @@ def test_a_store_may_be_named_from_any_folder(frames: Path, tmp_path: Path) -> N
         assert quietframe("health", "--port", server.port).stdout == "ready\n"
 
 
+def test_a_certificate_may_be_named_from_any_folder_and_be_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    files = ["-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "this-year.pem"]
+    subprocess.run([*request, *files], check=True, capture_output=True, cwd=tmp_path)
+    cert = tmp_path / "cert.pem"
+    cert.symlink_to("this-year.pem")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with running_server(folder=tmp_path, TLS_CERT="cert.pem", TLS_KEY="~/key.pem") as server:
+        tls = {"TLS_CERT": str(cert), "TLS_KEY": str(tmp_path / "key.pem")}
+        assert quietframe("health", "--port", server.port, **tls).stdout == "ready\n"
+        command = Path(f"/proc/{server.process.pid}/cmdline").read_text()
+        assert str(cert) in command.split("\0")  # the link, which a worker that starts anew follows anew
+
+
+@pytest.mark.parametrize(
+    "value", ["verysecret-verysecret", "", "[verysecret-verysecret", '"verysecret"', "17"]
+)
+def test_a_list_that_is_none_is_named_and_not_shown(value: str) -> None:
+    done = quietframe("health", FORMATS=value, TOKENS=value, PORT="0")
+    assert done.returncode == 1
+    assert 'QUIETFRAME_FORMATS: not a JSON list; write ["jpeg", "png"]' in done.stderr
+    assert "QUIETFRAME_TOKENS: not a JSON list; write [" in done.stderr
+    assert "QUIETFRAME_PORT: " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "verysecret" not in done.stderr
+
+
 def test_nothing_is_overwritten_by_mistake(frames: Path, tmp_path: Path) -> None:
     before = (frames / "a.png").read_bytes()
     into_itself = quietframe("denoise", frames, "-o", frames)
@@ -96,6 +125,7 @@ def test_nothing_is_overwritten_by_mistake(frames: Path, tmp_path: Path) -> None
         (("models", "update-cards", "--store", "absent"), 1, "holds no models"),
         (("serve", "--port", "0"), 1, "QUIETFRAME_PORT: Input should be greater"),
         (("serve", "--store", "absent"), 1, "no model 'frames-balanced' in the store; there is: none"),
+        (("serve", "--store", "~nobody-here/x"), 1, "QUIETFRAME_MODEL_STORE: "),
         (("serve", "--device", "cuda"), 1, "device=cuda"),
         (("health", "--port", "1"), 1, "refused"),
     ],

@@ -192,11 +192,6 @@ def test_size_is_checked_by_the_header() -> None:
 
 
 def test_files_built_to_be_slow_are_refused() -> None:
-    progressive = file_of(Image.fromarray(COLOUR), "jpeg", progressive=True)
-    last_scan = progressive[progressive.rindex(b"\xff\xda") : -2]
-    assert decoded(progressive).pixels.shape == COLOUR.shape
-    with pytest.raises(BadImageError, match="scans"):
-        inspect(progressive[:-2] + 200 * last_scan + progressive[-2:], LIMITS)
     plain = bytearray(file_of(Image.fromarray(GRAY), "bmp"))
     plain[30] = 1
     with pytest.raises(BadImageError, match="Run-length"):
@@ -207,6 +202,42 @@ def test_files_built_to_be_slow_are_refused() -> None:
         tiff = tiff[:entry] + struct.pack("<HHII", other, 4, 1, 8192) + tiff[entry + 12 :]
     with pytest.raises(BadImageError, match="tiles"):
         inspect(tiff, LIMITS)
+
+
+@pytest.mark.parametrize("front", [b"", b"\xff\xd8\xff\xd9"], ids=["", "tables only in front"])
+@pytest.mark.parametrize(
+    "between",
+    [
+        b"",
+        b"\xff\xff\xff",  # fill bytes
+        b"\0\1\xff\0\xff\xff\0",  # entropy-coded data that no pixel needs
+        b"\xff\xd3",  # a restart
+        b"\xff\xe3\0\0",  # a length that leaves itself out
+        b"\xff\xfe\0\1",
+        b"\xff\xe3\0\3\xff",  # a segment that ends in half a marker
+        b"\xff\xfe\0\4\xff\xd9",  # an end of image that is a comment
+    ],
+)
+def test_scans_that_a_decoder_finds_are_counted(front: bytes, between: bytes) -> None:
+    progressive = file_of(Image.fromarray(COLOUR), "jpeg", progressive=True)
+    start = progressive.rindex(b"\xff\xda")
+    head, scan, end = front + progressive[:start], between + progressive[start:-2], progressive[-2:]
+    assert np.array_equal(decoded(head + scan + end).pixels, decoded(progressive).pixels)
+    assert not np.array_equal(decoded(head + end).pixels, decoded(progressive).pixels)
+    with pytest.raises(BadImageError, match="100 scans"):
+        inspect(head + 101 * scan + end, LIMITS)
+    with pytest.raises(BadImageError, match="segments"):
+        inspect(head + 20_000 * b"\xff\xe3\0\2" + scan + end, LIMITS)
+
+
+def test_what_a_segment_holds_or_follows_the_picture_is_no_scan() -> None:
+    """As in a phone's motion photo: a thumbnail in the metadata, a film at the end."""
+    thumbnail, film = 101 * b"\xff\xd8\xff\xda\xff\xd9", RNG.bytes(10_000_000)
+    assert film.count(b"\xff\xda") > 101
+    for progressive in (False, True):
+        plain = file_of(Image.fromarray(COLOUR), "jpeg", progressive=progressive)
+        motion = file_of(Image.fromarray(COLOUR), "jpeg", progressive=progressive, exif=thumbnail) + film
+        assert np.array_equal(decoded(motion).pixels, decoded(plain).pixels)
 
 
 def test_white_is_zero_is_inverted_in_deep_images_too() -> None:
