@@ -50,9 +50,12 @@ def test_the_wait_for_others_counts_and_ones_own_images_do_not(house: Admission)
                 pass
             with pytest.raises(QueueFullError), house.pixels(other, 20, 0):
                 pass
-        with house.pixels(other, 5000, 10):  # an empty house takes any image
-            with pytest.raises(ImageTooLargeError, match="1000 pixels together"), house.pixels(other, 1, 10):
-                pass
+        with (
+            house.pixels(other, 5000, 10),  # an empty house takes any image
+            pytest.raises(ImageTooLargeError, match="1000 pixels together"),
+            house.pixels(other, 1, 10),
+        ):
+            pass
 
 
 def test_a_drain_is_not_over_between_a_request_and_its_answer(house: Admission) -> None:
