@@ -99,8 +99,10 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     The patch depends on (seed, i) alone, so any worker can make it and a resumed run goes on
     where it stopped. Photographs are randomly shrunk (which also averages away their own noise),
-    cropped, flipped, turned, and made gray with probability `gray`. With probability `augment` they
-    are turned by any angle, stretched, and seen in other light (see `augment`).
+    cropped, flipped, turned, and made gray with probability `gray`. Of those in colour a share of
+    `augment` is turned by any angle, stretched, sharpened, and seen in other light (see `augment`).
+    Gray ones stay as photographs are: where no colour tells noise from texture, crops sharper than
+    photographs taught networks to leave noise.
     """
 
     def __init__(
@@ -126,19 +128,23 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng((self.seed, index))
-        clean = self._clean(rng)
         is_gray = rng.random() < self.gray
-        if is_gray:
-            clean = gray(clean)
+        clean = gray(self._plain(rng)) if is_gray else self._coloured(rng)
         noisy = to_uint8(self.corruption.apply(to_float(clean), rng))
         return to_tensor(one_channel(noisy) if is_gray else noisy), to_tensor(clean)
 
-    def _clean(self, rng: np.random.Generator) -> Photo:
-        photo = self.photos[min(int(np.searchsorted(self._share, rng.random())), len(self.photos) - 1)]
-        if self.augment and rng.random() < self.augment:
-            changed = augmented(photo, self.patch, self.shrink, rng)
+    def _photo(self, rng: np.random.Generator) -> Photo:
+        return self.photos[min(int(np.searchsorted(self._share, rng.random())), len(self.photos) - 1)]
+
+    def _coloured(self, rng: np.random.Generator) -> Photo:
+        if rng.random() < self.augment:
+            changed = augmented(self._photo(rng), self.patch, self.shrink, rng)
             if changed is not None:
                 return to_uint8(changed)
+        return self._plain(rng)
+
+    def _plain(self, rng: np.random.Generator) -> Photo:
+        photo = self._photo(rng)
         height, width = photo.shape[:2]
         side = round(self.patch * rng.uniform(1, min(self.shrink, min(height, width) / self.patch)))
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)

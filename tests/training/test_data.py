@@ -88,6 +88,11 @@ def test_gray_patches_are_gray_also_when_noisy(photos: Path) -> None:
     assert 8 / 255 < (noisy - clean).std() < 12 / 255, "with the noise of one channel, not of a mean"
 
 
+def test_gray_patches_stay_as_photographs_are(photos: Path) -> None:
+    plain, augmented = (patches(photos, gray=1.0, augment=augment)[3] for augment in (0, 1))
+    assert all(map(torch.equal, plain, augmented))
+
+
 def test_the_stream_goes_on_where_the_last_epoch_ended() -> None:
     for counted in (0, 7):  # Lightning's number, which counts an epoch that was cut off
         stream = Stream(10, begin=25)
