@@ -23,6 +23,7 @@ from training.data import image_files, read_rgb
 from training.graph import weight_name
 
 FINEST = ("head.", "tail.", "encoder.0.", "decoder.0.", "down.0.")
+NEXT = ("decoder.1.",)  # what loses most of the rest
 _TURNS, _SIDE = 3, 192  # patches of each corruption, pixels
 
 
@@ -40,8 +41,12 @@ def calibration(photos: Path) -> Iterator[dict[str, Any]]:
         yield {"image": image[None], "strength": np.ones(1, np.float32)}
 
 
-def quantise(graph: bytes, feeds: Iterator[dict[str, Any]]) -> bytes:
-    """The graph with quantised convolutions: QuantizeLinear and DequantizeLinear around each (QDQ)."""
+def quantise(graph: bytes, feeds: Iterator[dict[str, Any]], kept: tuple[str, ...] = FINEST) -> bytes:
+    """The graph with quantised convolutions: QuantizeLinear and DequantizeLinear around each (QDQ).
+
+    Args:
+        kept: how the names of weights begin whose convolutions stay in float32.
+    """
     model = onnx.load_model_from_string(graph)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"shell/{number}"  # what has no name cannot be left out
@@ -49,7 +54,7 @@ def quantise(graph: bytes, feeds: Iterator[dict[str, Any]]) -> bytes:
     chosen = [
         node.name
         for node in model.graph.node
-        if node.op_type == "Conv" and not weight_name(node.input[1]).startswith(FINEST)
+        if node.op_type == "Conv" and not weight_name(node.input[1]).startswith(kept)
     ]
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "quantised.onnx"

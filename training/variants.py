@@ -20,7 +20,7 @@ from training.errors import DataError, NotBetterError
 from training.evaluate import evaluate
 from training.export import ATTRIBUTION, publish
 from training.peers import OnnxDenoiser
-from training.quantise import calibration, quantise
+from training.quantise import FINEST, NEXT, calibration, quantise
 
 _Lower = Literal["int8", "bf16"]
 _FRAME = (360, 640)
@@ -45,7 +45,9 @@ class HeldOut:
 
 
 def publish_int8(stored: StoredModel, into: ModelStore, photos: Path, held_out: HeldOut) -> StoredModel:
-    """Publish the next version of a model: `stored`, and the same network in int8.
+    """Publish the next version of a model: `stored`, and the same network in int8, but for its finest level.
+
+    Where that loses too much, more of it stays in float32.
 
     Args:
         photos: photographs to calibrate on, such as those it was trained on.
@@ -56,9 +58,15 @@ def publish_int8(stored: StoredModel, into: ModelStore, photos: Path, held_out: 
     """
     _refuse(stored, "int8")
     graph = stored.read_verified()
-    quantised = quantise(graph, calibration(photos))
-    variant = _measure("int8", graph, quantised, held_out)
-    return _publish(stored, into, variant, {model_file("int8"): quantised})
+    for kept in (FINEST, FINEST + NEXT):
+        quantised = quantise(graph, calibration(photos), kept)
+        try:
+            variant = _measure("int8", graph, quantised, held_out)
+        except NotBetterError as error:
+            refused = error
+        else:
+            return _publish(stored, into, variant, {model_file("int8"): quantised})
+    raise refused
 
 
 def publish_bf16(stored: StoredModel, into: ModelStore, held_out: HeldOut) -> StoredModel:
