@@ -9,10 +9,8 @@ taken; an animation is an error, as a still would not be what its sender expects
 
 import contextlib
 import io
-import re
 import struct
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +27,7 @@ from PIL.TiffImagePlugin import (
 
 from service.errors import BadImageError, BadParameterError, FormatNotAllowedError, ImageTooLargeError
 from service.settings import ImageFormat
+from service.slow_files import refuse_slow_files
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -46,12 +45,6 @@ MEDIA_TYPES: dict[ImageFormat, str] = {
 }
 _HOLDS_ALPHA: frozenset[ImageFormat] = frozenset({"png", "webp", "tiff"})
 _LONGEST_SIDE: dict[ImageFormat, int] = {"jpeg": 65500, "webp": 16383}
-# Where a decoder leaves entropy-coded data: not at a stuffed 0, a reserved code, a restart or a fill byte.
-_MARKER = re.compile(rb"\xff[^\0-\xbf\xd0-\xd7\xff]")
-_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
-_MOST_SCANS = 100  # a progressive file has about ten; each scan goes over all pixels
-_MOST_SEGMENTS = 10_000  # of up to 64 kB; Pillow reads them one by one in Python
-_RUN_LENGTH_CODED = (1, 2)  # decoded in Python, byte by byte, with the interpreter locked
 _LARGEST_SPARE_TILE = 2**20
 _SRGB = ImageCms.createProfile("sRGB")
 _WHITE = 255
@@ -142,51 +135,13 @@ def inspect(data: bytes, limits: Limits) -> Header:
         raise BadImageError(f"Not an image by its first bytes; send one of {allowed}")
     if found is None or found not in limits.formats:
         raise FormatNotAllowedError(f"Not one of {allowed} by its first bytes; convert it")
-    _refuse_slow_files(data, found)
+    refuse_slow_files(data, found)
     width, height = _webp_size(data) if found == "webp" else _pillow_size(data, found)
     header = Header(found, width, height)
     if width < 1 or height < 1:
         raise BadImageError(f"The {found} header says {width}x{height} pixels; the file is corrupt")
     limits.check(width, height)
     return header
-
-
-def _refuse_slow_files(data: bytes, format: ImageFormat) -> None:
-    """A few bytes that cost a decoder minutes: no camera writes them."""
-    if format == "jpeg":
-        _refuse_slow_jpeg(data)
-    if format == "bmp" and len(data) > 34 and data[30] in _RUN_LENGTH_CODED:
-        raise BadImageError("Run-length coded bmp is not read; save it uncompressed, or as png")
-
-
-def _refuse_slow_jpeg(data: bytes) -> None:
-    """Counts what libjpeg would decode, up to the end of the picture: phones append a film to theirs.
-
-    An end before any scan is that of a file of tables only, after which Pillow looks for the next picture.
-    """
-    scans = 0
-    for segments, marker in enumerate(_markers(data)):
-        if marker == _END_OF_IMAGE and scans:
-            return
-        scans += marker == _START_OF_SCAN
-        if scans > _MOST_SCANS:
-            raise BadImageError(f"The jpeg has over {_MOST_SCANS} scans; save it again")
-        if segments > _MOST_SEGMENTS:
-            raise BadImageError(f"The jpeg has over {_MOST_SEGMENTS} segments; save it again")
-
-
-def _markers(data: bytes) -> Iterator[int]:
-    """The markers of a JPEG (ITU-T T.81, B.1.1), past whatever is between them, as libjpeg looks for them.
-
-    What is inside a segment is not seen; a length below two, which counts itself, is two to libjpeg.
-    """
-    here = 0
-    while found := _MARKER.search(data, here):
-        here = found.end()
-        marker = data[here - 1]
-        yield marker
-        if marker not in (_START_OF_IMAGE, _END_OF_IMAGE):
-            here += max(2, int.from_bytes(data[here : here + 2]))
 
 
 def decode(data: bytes, header: Header) -> Picture:

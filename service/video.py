@@ -17,7 +17,6 @@ import av
 import click
 import grpc
 import numpy as np
-import numpy.typing as npt
 import tritonclient.grpc
 import tritonclient.grpc.aio
 from rich.console import Console
@@ -27,6 +26,7 @@ from service import codec, oip_models
 from service.codec import Pixels
 from service.errors import ServiceError
 from service.order import Order
+from service.orientation import Orientation
 from service.pipeline import Pipeline
 from service.streams import FrameStream
 
@@ -182,44 +182,6 @@ def _draft_of(target: Path) -> Iterator[Path]:
         draft.replace(target)
 
 
-@dataclass(frozen=True)
-class _Orientation:
-    """How a frame is shown: transposed first, then mirrored. These are the eight of EXIF.
-
-    Other angles, which nothing films at, count as the nearest quarter turn.
-    """
-
-    transposed: bool
-    from_right: bool
-    from_below: bool
-
-    @classmethod
-    def of(cls, frame: Any) -> "_Orientation":
-        (x_to_x, x_to_y), (y_to_x, y_to_y) = _display_matrix(frame)
-        if abs(x_to_y) > abs(x_to_x):
-            return cls(True, bool(y_to_x < 0), bool(x_to_y < 0))
-        return cls(False, bool(x_to_x < 0), bool(y_to_y < 0))
-
-    def upright(self, pixels: Pixels) -> Pixels:
-        if self.transposed:
-            pixels = pixels.swapaxes(0, 1)
-        if self.from_right:
-            pixels = pixels[:, ::-1]
-        if self.from_below:
-            pixels = pixels[::-1]
-        return np.ascontiguousarray(pixels)
-
-
-def _display_matrix(frame: Any) -> npt.NDArray[np.generic]:
-    """Where the axes of a frame point to when it is shown, a row each for x and y."""
-    try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV lists side data only if it knows every kind of it, and not EXIF
-        turn = np.deg2rad(frame.rotation)
-        return np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    return np.eye(2) if matrix is None else np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2]
-
-
 @dataclass
 class _Video:
     """The two ends of the work, and what lies between them."""
@@ -328,7 +290,7 @@ class _Video:
     def _begin(self, frame: Any) -> None:
         """Settle the size: PyAV tells how a video is turned by its frames only, and a header goes first."""
         width, height = frame.width, frame.height
-        if _Orientation.of(frame).transposed:
+        if Orientation.of(frame).transposed:
             width, height = height, width
         self._video_out.width, self._video_out.height = width, height
         self._video_out.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
@@ -338,7 +300,7 @@ class _Video:
 
     def _pixels(self, frame: Any) -> Pixels:
         """Upright RGB, of one size also where a camera changes its own on the way."""
-        orientation = _Orientation.of(frame)
+        orientation = Orientation.of(frame)
         width, height = self._video_out.width, self._video_out.height
         if orientation.transposed:
             width, height = height, width

@@ -35,7 +35,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def read_rgb(path: Path) -> Photo:
-    """Read one image as uint8 `[H, W, 3]`, upright, 16 bits as the upper 8, on white where it has alpha.
+    """Read one image as uint8 `[H, W, 3]`, upright, of 16 bits rounded, on white where it has alpha.
 
     Raises:
         DataError: it cannot be read, or its pixels have no 8-bit meaning; the file is named.
@@ -50,8 +50,8 @@ def read_rgb(path: Path) -> Photo:
 def _in_eight_bits(image: PillowImage.Image) -> PillowImage.Image:
     """RGB. By itself Pillow makes white of what is above 255, and shows the colours under transparency."""
     if image.mode.startswith("I;16"):
-        levels = np.asarray(image).astype(np.uint16)
-        return PillowImage.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
+        levels = (np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535
+        return PillowImage.fromarray(levels.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of kind {image.mode} have no 8-bit meaning; convert to 8 or 16 bits")
     if image.has_transparency_data:
