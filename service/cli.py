@@ -137,12 +137,13 @@ def video(
 ) -> None:
     """Clean a video file, or a camera by its URL or device; audio is passed through.
 
-    Exit status: 0 all frames clean, 1 some left as they were (it says why), 2 wrong usage.
+    Exit status: 0 all frames clean, 1 some left as they were or left out (it says why), 2 wrong usage.
     """
     try:
-        from service import video
+        from service.video import clean_video
     except ModuleNotFoundError:
         raise click.ClickException("videos need PyAV: pip install 'quietframe[video]'") from None
+    from service import frame_cleaners
     from service.order import Order
     from service.pipeline import Pipeline
 
@@ -150,12 +151,12 @@ def video(
     settings = load_settings()
     chosen = model or settings.default_model
     if server:
-        there = video.Server(server, token, tls, ca, settings.max_body_bytes)
-        cleaner = video.clean_there(there, chosen, strength)
+        there = frame_cleaners.Server(server, token, tls, ca, settings.max_body_bytes)
+        cleaner = frame_cleaners.clean_there(there, chosen, strength)
     else:
         pipeline = Pipeline(settings.model_copy(update={"default_model": chosen}))
-        cleaner = video.clean_here(pipeline, Order(None, strength, "raw"))
-    if not video.clean_video(source, target, cleaner, frames):
+        cleaner = frame_cleaners.clean_here(pipeline, Order(None, strength, "raw"))
+    if not clean_video(source, target, cleaner, frames):
         sys.exit(1)
 
 

@@ -154,7 +154,8 @@ class Cleaner:
             return _told(name, error)
 
     def _transcode(self, name: str, scratch: Path, tally: "_Tally") -> str:
-        from service.video import clean_here, clean_video
+        from service.frame_cleaners import clean_here
+        from service.video import clean_video
 
         inner = clean_here(self._pipeline, self._order("raw"))
 
