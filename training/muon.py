@@ -5,8 +5,10 @@ matrix is `[out, in * k * k]` (for a transposed one `[in, out * k * k]`): what i
 """
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import AdamW, Optimizer
@@ -30,17 +32,39 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for matrix in group["params"]:
-                if matrix.grad is None:  # of a layer whose turn has not come
-                    continue
-                if matrix not in self.state:
-                    self.state[matrix]["momentum"] = torch.zeros_like(matrix)
-                momentum = self.state[matrix]["momentum"]
-                momentum.lerp_(matrix.grad, 1 - group["momentum"])
-                with torch.autocast(matrix.device.type, enabled=False):
-                    update = orthogonalised(matrix.grad.lerp(momentum, group["momentum"]))
+            # Others have no gradient: of layers whose turn has not come.
+            matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
+            averages = [self._averaged_gradient(matrix, group["momentum"]) for matrix in matrices]
+            for matrix, update in zip(matrices, _all_orthogonalised(averages), strict=True):
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.sub_(update, alpha=group["lr"] * 0.2 * max(matrix.shape) ** 0.5)
+
+    def _averaged_gradient(self, matrix: Tensor, share: float) -> Tensor:
+        if matrix not in self.state:
+            self.state[matrix]["momentum"] = torch.zeros_like(matrix)
+        momentum: Tensor = self.state[matrix]["momentum"]
+        gradient = cast(Tensor, matrix.grad)
+        momentum.lerp_(gradient, 1 - share)
+        return gradient.lerp(momentum, share)
+
+
+def _all_orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
+    """Each one `orthogonalised`; processes that train together do a part each and exchange them.
+
+    On two cores with two processes it took a fifth of a step of `frames-balanced` when each did all.
+    """
+    world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    mine = [orthogonalised(matrix) for matrix in matrices[rank::world]]
+    if world == 1:
+        return mine
+    done = list(matrices)
+    for source in range(world):
+        theirs = matrices[source::world]
+        flat = torch.cat([matrix.flatten() for matrix in (mine if source == rank else theirs)])
+        dist.broadcast(flat, source)
+        parts = torch.split(flat, [matrix.numel() for matrix in theirs])
+        done[source::world] = [part.view_as(matrix) for part, matrix in zip(parts, theirs, strict=True)]
+    return done
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -49,17 +73,18 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     The quintic and its coefficients are Jordan et al.'s. Its steps are polynomials in the Gram
     matrix, which are multiplied with one another before the (longer) matrix is.
     """
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / wide.norm().clamp_min(1e-7)
-    gram = wide @ wide.T
-    one = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    product = one
-    for _ in range(5):
-        factor = 3.4445 * one - 4.7750 * gram + 2.0315 * gram @ gram
-        product = factor @ product
-        gram = factor @ gram @ factor
-    long: Tensor = product @ wide
-    return long if matrix.shape[0] <= matrix.shape[1] else long.T
+    with torch.autocast(matrix.device.type, enabled=False):
+        wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+        wide = wide / wide.norm().clamp_min(1e-7)
+        gram = wide @ wide.T
+        product = None
+        for _ in range(5):
+            factor = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+            factor.diagonal().add_(3.4445)
+            product = factor if product is None else factor @ product
+            gram = factor @ gram @ factor
+        long: Tensor = product @ wide
+        return long if matrix.shape[0] <= matrix.shape[1] else long.T
 
 
 class _Kernel(nn.Module):

@@ -149,6 +149,7 @@ def test_a_run_killed_at_once_goes_on_to_the_same_weights(spiral: dict[str, Any]
 
 
 def test_two_processes_learn_what_one_does(spiral: dict[str, Any], tmp_path: Path) -> None:
+    spiral["fit"].update(optimiser="muon")
     file = spelled(spiral, tmp_path)
     together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = ["-m", "--", "training", "fit", str(file), "--run", str(tmp_path / "two")]
