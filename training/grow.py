@@ -16,8 +16,8 @@ def grow(small: ResidualUNet, large: ResidualUNet) -> None:
     """Overwrite the weights of `large` so that it computes what `small` does.
 
     Raises:
-        RecipeError: they fold the image differently, have other levels, or `large` is narrower or
-            shallower somewhere.
+        RecipeError: they fold the image differently, have other levels, `large` is narrower or
+            shallower somewhere, or `small` has gates and `large` none or other widths.
     """
     _refuse_what_cannot_grow(small, large)
     known = dict(small.named_modules())
@@ -28,6 +28,8 @@ def grow(small: ResidualUNet, large: ResidualUNet) -> None:
             before, after = _outputs_first(known[name]), _outputs_first(module)
             after[: len(before)] = 0
             after[: len(before), : before.shape[1]] = before
+            if module.bias is not None:
+                module.bias.copy_(known[name].bias)
 
 
 def _refuse_what_cannot_grow(small: ResidualUNet, large: ResidualUNet) -> None:
@@ -36,6 +38,12 @@ def _refuse_what_cannot_grow(small: ResidualUNet, large: ResidualUNet) -> None:
     for before, after in zip(small.encoder, large.encoder, strict=True):
         if _width(before) > _width(after) or _depth(before) > _depth(after):
             raise RecipeError("a network narrower or shallower than the earlier one cannot begin as it")
+        # New channels would change the root mean square that gates are computed from.
+        if small.gates and not (large.gates and _width(before) == _width(after)):
+            raise RecipeError(
+                "only a network with gates and of the same widths can begin as one with gates; "
+                "begin a wider one with one that has none"
+            )
 
 
 def _width(level: nn.Module) -> int:

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from training.network import Network
 
+_TINY = 1e-4  # for features that are all 0; others are about as large as pixel values
+
 
 def space_to_depth(image: Tensor, block: int) -> Tensor:
     """`[N, C, H, W]` to `[N, block*block*C, H/block, W/block]` in ONNX SpaceToDepth's order."""
@@ -39,13 +41,45 @@ class ResidualBlock(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.second(functional.leaky_relu(self.first(x), 0.1))
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        hidden = functional.leaky_relu(self.first(x), 0.1)
+        out: Tensor = x + self.second(hidden if gate is None else hidden * gate)
         return out
 
 
-def _blocks(width: int, count: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
+class Gate(nn.Module):
+    """A factor for each feature and pixel of a level, from the features of the next coarser one; 1 at first.
+
+    The coarser level sees farther and knows what noise is there, and turns on what is for it: so one
+    network is many, at the price of a 1x1 convolution at the coarser resolution. As a spatial feature
+    transform (Wang et al. 2018, "Recovering Realistic Texture in Image Super-resolution by Deep Spatial
+    Feature Transform", section 3.2) without its offsets. The features are divided by their root mean
+    square (Zhang & Sennrich 2019), so that twice the image has the same gates, and the network stays
+    homogeneous; the bias is that of the factor.
+    """
+
+    def __init__(self, coarse: int, fine: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(coarse, fine, 1)
+        self.length = coarse**0.5
+
+    def forward(self, coarse: Tensor) -> Tensor:
+        """`[N, coarse, h, w]` to `[N, fine, 2h, 2w]`."""
+        norm = torch.linalg.vector_norm(coarse.float(), dim=1, keepdim=True)
+        factor = self.conv(coarse * (self.length / (norm + _TINY)).to(coarse.dtype))
+        return functional.interpolate(factor, scale_factor=2, mode="nearest")
+
+
+class Level(nn.Sequential):
+    """The residual blocks of one level, one way."""
+
+    def __init__(self, width: int, blocks: int) -> None:
+        super().__init__(*(ResidualBlock(width) for _ in range(blocks)))
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        for block in self:
+            x = block(x, gate)
+        return x
 
 
 class ResidualUNet(Network):
@@ -59,9 +93,12 @@ class ResidualUNet(Network):
         blocks: residual blocks of each level, on the way down and again on the way up (the
             coarsest level has its blocks once).
         unshuffle: side of the pixel block folded into channels before the first convolution.
+        gates: whether the blocks on the way up are gated by the coarser level, see `Gate`.
     """
 
-    def __init__(self, widths: tuple[int, ...], blocks: tuple[int, ...], unshuffle: int) -> None:
+    def __init__(
+        self, widths: tuple[int, ...], blocks: tuple[int, ...], unshuffle: int, *, gates: bool = False
+    ) -> None:
         super().__init__()
         self.unshuffle = unshuffle
         self.shape = (3, None, None)
@@ -69,12 +106,13 @@ class ResidualUNet(Network):
         folded = 3 * unshuffle**2
         steps = list(itertools.pairwise(widths))
         self.head = nn.Conv2d(folded, widths[0], 3, padding=1, bias=False)
-        self.encoder = nn.ModuleList(_blocks(*level) for level in zip(widths, blocks, strict=True))
+        self.encoder = nn.ModuleList(Level(*level) for level in zip(widths, blocks, strict=True))
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2, bias=False) for fine, coarse in steps)
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(coarse, fine, 2, stride=2, bias=False) for fine, coarse in steps
         )
-        self.decoder = nn.ModuleList(_blocks(*level) for level in zip(widths[:-1], blocks[:-1], strict=True))
+        self.decoder = nn.ModuleList(Level(*level) for level in zip(widths[:-1], blocks[:-1], strict=True))
+        self.gates = nn.ModuleList(Gate(coarse, fine) for fine, coarse in steps if gates)
         self.tail = nn.Conv2d(widths[0], folded, 3, padding=1, bias=False)
         self._start_near_identity()
 
@@ -85,6 +123,9 @@ class ResidualUNet(Network):
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 nn.init.orthogonal_(module.second.weight, gain=0.1)
+            elif isinstance(module, Gate):
+                nn.init.zeros_(module.conv.weight)
+                nn.init.ones_(module.conv.get_parameter("bias"))
         nn.init.orthogonal_(self.tail.weight, gain=0.1)
 
     def folded_noise(self, x: Tensor) -> Tensor:
@@ -99,8 +140,9 @@ class ResidualUNet(Network):
             skips.append(x)
             x = down(x)
         x = self.encoder[-1](x)
-        for level, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
-            x = level(up(x) + skips.pop())
+        for number in reversed(range(len(self.decoder))):
+            gate = self.gates[number](x) if self.gates else None
+            x = self.decoder[number](self.up[number](x) + skips.pop(), gate)
         noise: Tensor = self.tail(x)
         return noise
 

@@ -30,6 +30,7 @@ class UNetRecipe(Strict):
     widths: tuple[PositiveInt, ...] = Field(min_length=1)
     blocks: tuple[PositiveInt, ...]
     unshuffle: Literal[1, 2, 4] = 2
+    gates: bool = False
 
     @model_validator(mode="after")
     def _one_block_count_per_width(self) -> Self:

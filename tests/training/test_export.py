@@ -29,7 +29,10 @@ from training.subject import Subject
 @pytest.fixture(scope="module")
 def network() -> ResidualUNet:
     torch.manual_seed(0)
-    return ResidualUNet((8, 12, 16), (1, 1, 1), unshuffle=2).eval()
+    gated = ResidualUNet((8, 12, 16), (1, 1, 1), unshuffle=2, gates=True).eval()
+    for level in range(2):
+        torch.nn.init.normal_(gated.get_parameter(f"gates.{level}.conv.weight"), std=0.3)
+    return gated
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def test_parity_is_checked_for_real(network: ResidualUNet, graph: bytes) -> None
     check_parity(parts(network)[0], graph)
     torch.manual_seed(1)
     with pytest.raises(ParityError, match="more than 1 level"):
-        check_parity(parts(ResidualUNet((8, 12, 16), (1, 1, 1), unshuffle=2).eval())[0], graph)
+        check_parity(parts(ResidualUNet((8, 12, 16), (1, 1, 1), unshuffle=2, gates=True).eval())[0], graph)
 
 
 def test_the_receptive_radius_is_that_of_the_convolutions() -> None:

@@ -53,6 +53,25 @@ def test_a_network_grows_only_larger(
         grow(ResidualUNet(*small, unshuffle=2), network)
 
 
+def test_gates_begin_as_none_and_are_the_same_for_twice_the_image(network: ResidualUNet) -> None:
+    gated = ResidualUNet((8, 12), (2, 1), unshuffle=2, gates=True)
+    grow(network, gated)
+    image = torch.rand(1, 3, 32, 32)
+    assert torch.allclose(gated(image), network(image), atol=1e-6)
+    nn.init.normal_(gated.get_parameter("gates.0.conv.weight"), std=0.3)
+    assert not torch.allclose(gated(image), network(image), atol=1e-3)
+    assert torch.allclose(gated(2 * image), 2 * gated(image), atol=1e-4)
+    deeper = ResidualUNet((8, 12), (2, 3), unshuffle=2, gates=True)
+    grow(gated, deeper)
+    assert torch.allclose(deeper(image), gated(image), atol=1e-6)
+    for wider in (
+        ResidualUNet((8, 16), (2, 1), unshuffle=2, gates=True),
+        ResidualUNet((8, 12), (2, 1), unshuffle=2),
+    ):
+        with pytest.raises(RecipeError, match="same widths can begin as one with gates"):
+            grow(gated, wider)
+
+
 @pytest.mark.parametrize("block", [1, 2, 4])
 def test_folding_is_onnx_space_to_depth_and_back(block: int) -> None:
     image = torch.rand(2, 3, 8, 16)
