@@ -243,6 +243,7 @@ def _own_certificate(settings: Settings) -> list[urllib.request.HTTPSHandler]:
         return []
     context = ssl.create_default_context(cafile=str(settings.tls_cert))
     context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the default from Python 3.13 on
     return [urllib.request.HTTPSHandler(context=context)]
 
 

@@ -77,8 +77,10 @@ def test_a_certificate_may_be_named_from_any_folder_and_be_renewed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    files = ["-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "this-year.pem"]
-    subprocess.run([*request, *files], check=True, capture_output=True, cwd=tmp_path)
+    authority = ["-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem"]
+    ours = ["-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "this-year.pem"]
+    for files in (authority, [*ours, "-CA", "ca.pem", "-CAkey", "ca.key"]):
+        subprocess.run([*request, *files], check=True, capture_output=True, cwd=tmp_path)
     cert = tmp_path / "cert.pem"
     cert.symlink_to("this-year.pem")
     monkeypatch.setenv("HOME", str(tmp_path))
