@@ -51,6 +51,9 @@ def test_compose_is_valid_and_gives_a_drain_its_time() -> None:
         if name.startswith("quietframe"):
             assert int(service["stop_grace_period"].removesuffix("s")) >= Settings().grace_s + 5
             assert service["read_only"]
+            assert {key.removeprefix("QUIETFRAME_").lower() for key in service["environment"]} <= {
+                *Settings.model_fields
+            }
 
 
 def exported() -> Iterator[str]:

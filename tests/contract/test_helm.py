@@ -127,6 +127,8 @@ def test_the_pod_may_do_nothing_but_serve(case: Path) -> None:
         ("settings.max_side=99999", "settings.max_side"),
         ("settings.grace_s=1", "settings: Additional property grace_s"),
         ("environment.QUIETFRAME_PORT=1", "environment"),
+        ("settings.workers=4", "give settings.threads, too"),
+        ("service.grpc=443", "service: Additional property grpc"),
         ("replica=3", "Additional property replica"),
         ("preStop=soon", "preStop"),
         ("grace=0", "grace"),

@@ -35,12 +35,16 @@ def test_kserve_takes_it(document: dict[str, Any]) -> None:
 def test_the_runtime_serves_what_the_services_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
     (container,) = RUNTIME["spec"]["containers"]
     for each in container["env"]:
-        monkeypatch.setenv(each["name"], each["value"])
+        monkeypatch.setenv(each["name"], each.get("value", "2"))  # or what is requested
     settings = Settings()
+    assert (settings.threads, container["resources"]["requests"]["cpu"]) == (2, "2")
+    assert RUNTIME["spec"]["annotations"]["prometheus.kserve.io/port"] == str(settings.port)
     assert settings.model_store == Path("/mnt/models")  # where KServe puts what storageUri names
     ports = {"v2": settings.port, "grpc-v2": settings.grpc_port}
     (model_format,) = RUNTIME["spec"]["supportedModelFormats"]
     for service in SERVICES:
+        annotations = service["metadata"]["annotations"]
+        assert annotations["serving.kserve.io/enable-prometheus-scraping"] == "true"
         predictor = service["spec"]["predictor"]
         model = predictor["model"]
         assert model["runtime"] == RUNTIME["metadata"]["name"]
