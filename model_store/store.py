@@ -160,7 +160,9 @@ class ModelStore:
         return self._read(name, version)
 
     def next_version(self, name: str) -> int:
-        return max(self.versions(name), default=0) + 1
+        """One above all that is there, also above what is no whole version, or not yet."""
+        entries = _entries(self.root / _checked_name(name))
+        return max((int(each.name) for each in entries if _VERSION.fullmatch(each.name)), default=0) + 1
 
     def publish(self, card: ModelCard, model: bytes, attachments: dict[str, bytes]) -> StoredModel:
         """Add a version; it appears complete or not at all, also after a crash or a full disk.

@@ -58,7 +58,7 @@ def _all_orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
     if world == 1:
         return mine
     done = list(matrices)
-    for source in range(world):
+    for source in range(min(world, len(matrices))):
         theirs = matrices[source::world]
         flat = torch.cat([matrix.flatten() for matrix in (mine if source == rank else theirs)])
         dist.broadcast(flat, source)

@@ -20,6 +20,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from training.cases import STANDARD
 from training.corruption import Photo
 from training.data import image_files, read_rgb
+from training.errors import DataError
 from training.graph import weight_name
 
 FINEST = ("head.", "tail.", "encoder.0.", "decoder.0.", "down.0.")
@@ -46,6 +47,9 @@ def quantise(graph: bytes, feeds: Iterator[dict[str, Any]], kept: tuple[str, ...
 
     Args:
         kept: how the names of weights begin whose convolutions stay in float32.
+
+    Raises:
+        DataError: there are no others.
     """
     model = onnx.load_model_from_string(graph)
     for number, node in enumerate(model.graph.node):
@@ -56,6 +60,8 @@ def quantise(graph: bytes, feeds: Iterator[dict[str, Any]], kept: tuple[str, ...
         for node in model.graph.node
         if node.op_type == "Conv" and not weight_name(node.input[1]).startswith(kept)
     ]
+    if not chosen:  # which to ONNX Runtime means all of them
+        raise DataError("all of its convolutions work at the finest level, which stays in float32")
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "quantised.onnx"
         quantize_static(

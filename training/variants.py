@@ -53,10 +53,11 @@ def publish_int8(stored: StoredModel, into: ModelStore, photos: Path, held_out: 
         photos: photographs to calibrate on, such as those it was trained on.
 
     Raises:
-        DataError: it is no U-Net, or has an int8 variant already, or the store cannot be written.
+        DataError: it is no U-Net, or has an int8 variant already, two folders have one name, or the store
+            cannot be written.
         NotBetterError: it loses too much, or is not faster on this machine; nothing is published.
     """
-    _refuse(stored, "int8")
+    _refuse(stored, "int8", held_out)
     graph = stored.read_verified()
     for kept in (FINEST, FINEST + NEXT):
         quantised = quantise(graph, calibration(photos), kept)
@@ -73,21 +74,24 @@ def publish_bf16(stored: StoredModel, into: ModelStore, held_out: HeldOut) -> St
     """Publish the next version of a model: `stored`, and how it does in bf16, which OpenVINO makes of it.
 
     Raises:
-        DataError: it is no U-Net, or has been measured already, this ONNX Runtime has no OpenVINO, or
-            the store cannot be written.
+        DataError: it is no U-Net, or has been measured already, this ONNX Runtime has no OpenVINO,
+            two folders have one name, or the store cannot be written.
         NotBetterError: it loses too much, or is not faster on this machine; nothing is published.
     """
-    _refuse(stored, "bf16")
+    _refuse(stored, "bf16", held_out)
     if OPENVINO not in ort.get_available_providers():
         raise DataError("bf16 runs on OpenVINO; install onnxruntime-openvino in place of onnxruntime")
     graph = stored.read_verified()
     return _publish(stored, into, _measure("bf16", graph, graph, held_out), {})
 
 
-def _refuse(stored: StoredModel, precision: Precision) -> None:
+def _refuse(stored: StoredModel, precision: Precision, held_out: HeldOut) -> None:
     card = stored.card
     if card.hyperparameters.get("kind") != "unet" or precision in card.hashes:
         raise DataError(f"{card.label} is no U-Net without {precision}; name one that is")
+    names = [folder.resolve().name for folder in held_out.folders]
+    if twin := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"two folders are called {twin}, and losses go by names; rename one")
 
 
 def _publish(stored: StoredModel, into: ModelStore, variant: Variant, files: dict[str, bytes]) -> StoredModel:
@@ -110,6 +114,8 @@ def _measure(precision: _Lower, graph: bytes, lower: bytes, held_out: HeldOut) -
     """PSNR and speed in a precision beside float32, in one run on this machine."""
     plain = OnnxDenoiser.load("fp32", graph, 0)
     other = OnnxDenoiser.load(precision, lower, 0, precision)
+    if precision == "bf16" and OPENVINO not in other.session.get_providers():
+        raise DataError("OpenVINO cannot be loaded here; reinstall onnxruntime-openvino")
     folders = [Folder.read(folder, held_out.every) for folder in held_out.folders]
     rows = [row for folder in folders for row in evaluate(folder, [plain, other], [*STANDARD])]
     loss = {

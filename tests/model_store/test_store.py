@@ -101,6 +101,7 @@ def test_half_a_version_is_none(tmp_path: Path, missing: str) -> None:
     half = store.publish(card(b"onnx", version=2), b"onnx", {})
     (half.folder / missing).unlink()
     assert store.resolve("little").card.version == 1
+    assert store.publish(card(b"onnx", version=store.next_version("little")), b"onnx", {}).card.version == 3
 
 
 def test_a_broken_card_is_named(tmp_path: Path) -> None:

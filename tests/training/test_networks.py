@@ -147,6 +147,22 @@ def test_muon_steps_as_the_one_of_torch_does_in_bfloat16(shape: tuple[int, int])
     assert torch.equal(idle, begun)
 
 
+def test_more_processes_than_matrices_have_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient = torch.randn(24, 200, generator=torch.Generator().manual_seed(0))
+    alone, together = (nn.Parameter(torch.zeros(24, 200)) for _ in range(2))
+    alone.grad, together.grad = gradient.clone(), gradient.clone()
+    Muon([alone], 0.02).step()
+    for name, answer in (
+        ("is_initialized", True),
+        ("get_world_size", 3),
+        ("get_rank", 0),
+        ("broadcast", None),
+    ):
+        monkeypatch.setattr(f"torch.distributed.{name}", lambda *_, answer=answer: answer)
+    Muon([together], 0.02).step()
+    assert torch.equal(alone, together)
+
+
 def test_muon_steps_in_float32_inside_of_autocast_too() -> None:
     generator = torch.Generator().manual_seed(0)
     gradient = torch.randn((24, 200), generator=generator) * torch.logspace(0, -4, 24)[:, None]

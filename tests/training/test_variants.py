@@ -20,9 +20,10 @@ from service.pipeline import Pipeline
 from service.precision import PrecisionChoice, choose_precision, has_openvino, multiplies_bf16
 from service.settings import Settings
 from training.cli import main
-from training.errors import NotBetterError
-from training.graph import weight_name
-from training.quantise import FINEST
+from training.errors import DataError, NotBetterError
+from training.graph import to_onnx, weight_name
+from training.networks import ResidualUNet
+from training.quantise import FINEST, quantise
 from training.variants import Bounds, check_worth
 
 Pixels = npt.NDArray[np.uint8]
@@ -167,6 +168,22 @@ def test_what_loses_or_is_slow_is_not_published(quantised: StoredModel, loss: fl
     with pytest.raises(NotBetterError, match=rf"{loss:.3f} dB \(b\) and is {speed:.2f} times"):
         check_worth(variant, Bounds())
     check_worth(Variant.model_validate(variant.model_dump()), Bounds(most_loss=0.1, least_speed=1))
+
+
+def test_twin_folders_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    twins = [tmp_path / "day" / "val", tmp_path / "night" / "val"]
+    for folder in twins:
+        folder.mkdir(parents=True)
+    done = CliRunner().invoke(
+        main, ["quantise", "frames-balanced:1", *map(str, twins), "--photos", str(tmp_path)]
+    )
+    assert done.exit_code == 1
+    assert "two folders are called val" in done.output
+
+
+def test_a_network_of_the_finest_level_alone_is_not_quantised() -> None:
+    with pytest.raises(DataError, match="stays in float32"):
+        quantise(to_onnx(ResidualUNet((8,), (1,), unshuffle=2)), iter(()))
 
 
 def test_only_what_can_be_quantised_is(quantised: StoredModel, tmp_path: Path) -> None:
