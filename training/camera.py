@@ -48,7 +48,7 @@ class Camera(Corruption):
             Physics-based Noise Formation Model for Extreme Low-light Raw Denoising").
         columns: the same of the columns, whose amplifiers differ: fixed pattern (El Gamal et al. 1998,
             "Modeling and Estimation of FPN Components in CMOS Image Sensors").
-        hot: share of the sensor's pixels that show a level of their own, anywhere up to white, whatever
+        hot: share of the sensor's pixels that add a level of their own, anywhere up to white, to what
             they see (Dudas et al. 2007, "Identification of In-field Defect Development in Digital Image
             Sensors").
         colour: saturation of the colour matrix: 0 leaves the channels, 1 takes half of each

@@ -45,7 +45,13 @@ def main() -> None:
 )
 @click.option("--seed", type=click.IntRange(min=0), help="of weights, order and noise; overrides the recipe")
 @click.option("--begin-with", help="run or published model to begin with, of the same or a smaller U-Net")
-@click.option("--workers", default=1, show_default=True, help="processes that make patches of photographs")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="processes that make patches of photographs",
+)
 def fit(
     recipe: str,
     photos: Path | None,

@@ -98,6 +98,14 @@ def evaluate_own(
             raise DataError(f"{recipe.name} has no test images of its own; name folders of images")
 
 
+def own_shape(recipe: Recipe) -> tuple[int, int, int] | None:
+    """H, W and C of the noisy images of `evaluate_own`; None where the data are no images of one size."""
+    if not isinstance(recipe.data, DigitsRecipe):
+        return None
+    channels, height, width = recipe.data.shape
+    return height // scale_of(recipe), width // scale_of(recipe), channels
+
+
 def described(recipe: Recipe) -> str:
     """The corruption of a recipe in a few words: `gaussian sigma=127.5`."""
     parts = []

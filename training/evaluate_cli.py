@@ -11,6 +11,7 @@ from training.options import DATA_DIR_OPTION, FOLDER
 
 if TYPE_CHECKING:
     from training.peers import Denoiser
+    from training.subject import Subject
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -92,8 +93,8 @@ def evaluate(
     family = [*(each.denoiser for each in beside), subject.denoiser]
     denoisers = [*_peers(files, [*ALONGSIDE] if no_peers else without, family), *family]
     figures: dict[str, float] = {}
+    _check_all_fit(subject, beside, folders)
     if folders:
-        subject.check_takes_photographs()
         taken = [Folder.read(folder, every) for folder in folders]
         rows = [row for folder in taken for row in evaluate(folder, denoisers, only or [*STANDARD])]
     else:
@@ -124,6 +125,27 @@ def _check_folders(folders: Sequence[Path]) -> None:
     names = [folder.resolve().name for folder in folders]
     if twin := next((name for name in names if names.count(name) > 1), None):
         raise click.UsageError(f"two folders are called {twin}, and tables go by names; rename one")
+
+
+def _check_all_fit(subject: "Subject", beside: Sequence["Subject"], folders: Sequence[Path]) -> None:
+    """All are shown the same images: photographs, or those of the recipe of the first.
+
+    Raises:
+        DataError: one of them does not take these.
+    """
+    from training.errors import DataError
+    from training.evaluate import own_shape
+
+    if folders:
+        subject.check_takes_photographs()
+        shape, shown = (1, 1, 3), "photographs"
+    elif own := own_shape(subject.recipe):
+        shape, shown = own, f"{'x'.join(map(str, own))} test images of {subject.name}"
+    else:
+        return
+    for each in (subject, *beside):
+        if refusal := each.denoiser.refusal(shape):
+            raise DataError(f"{refusal}; leave it out where {shown} are shown")
 
 
 def _peers(files: Sequence[Path], without: Sequence[str], ours: Sequence["Denoiser"]) -> list["Denoiser"]:

@@ -48,11 +48,14 @@ class OnnxDenoiser:
         return cast(Photo, self.session.run(["denoised"], taken)[0][0])
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """What it takes, where that is not an image of `shape` (H, W, C)."""
+        """What it takes where that is not an image of `shape` (H, W, C), or gives where that is none."""
         image = self.session.get_inputs()[0]
         fixed = [side if isinstance(side, int) else None for side in image.shape[1:]]
         fits = len(fixed) == 3 and all(want in (None, side) for want, side in zip(fixed, shape, strict=True))
-        return None if fits else f"{self.name} takes {image.name} of the shape {image.shape}"
+        if not fits:
+            return f"{self.name} takes {image.name} of the shape {image.shape}"
+        given = self.session.get_outputs()[0].name
+        return None if given == "denoised" else f"{self.name} gives {given}, no image"
 
 
 @dataclass

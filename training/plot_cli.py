@@ -163,14 +163,12 @@ def filters(model: str, count: int, store: Path, out: Path) -> None:
 @out_option
 def field(model: str, store: Path, seed: int, out: Path) -> None:
     """Where a MODEL of points in the plane moves them: r(x) - x over its data."""
-    import numpy as np
-
-    from training import plots, spiral
-    from training.plot_data import plane_points
+    from training import plots
+    from training.plot_data import learned_points, plane_points
     from training.published import Published
 
     ours = Published.load(ModelStore(store), model)
-    data, start = spiral.points(2000, 1.5, np.random.default_rng(seed)), plane_points(24)
+    data, start = learned_points(ours.card, 2000, seed), plane_points(24)
     _said(plots.save(plots.vector_field(data, start, ours.run(start)), out / f"{ours.card.name}-field"))
 
 

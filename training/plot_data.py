@@ -9,10 +9,11 @@ import numpy.typing as npt
 import skimage.data
 
 from model_store import ModelCard
-from training import digits
-from training.corruption import Photo
+from training import digits, spiral
+from training.corruption import Image, Photo
 from training.data import gray, read_photos
 from training.errors import DataError
+from training.recipe_parts import SpiralRecipe
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,18 @@ def _data_set(card: ModelCard) -> str | None:
     """What a model was trained on, if it has a test set."""
     trained_on = " ".join(each.name.lower() for each in card.training_data)
     return next((name for name in ("fashion-mnist", "mnist") if name in trained_on), None)
+
+
+def learned_points(card: ModelCard, count: int, seed: int) -> Image:
+    """Points of the spiral that a model was trained on, `[count, 2]`; cards of old do not tell its turns.
+
+    Raises:
+        DataError: the model takes no points.
+    """
+    if card.task != "denoise-points":
+        raise DataError(f"{card.label} takes no points; `plot reconstructions` draws models of images")
+    turns = card.training.get("data", {}).get("turns", SpiralRecipe(kind="spiral").turns)
+    return spiral.points(count, turns, np.random.default_rng(seed))
 
 
 def plane_points(side: int) -> npt.NDArray[np.float32]:

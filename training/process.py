@@ -6,18 +6,24 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, PositiveFloat
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from training.pixels import Image
 
 
-def _levels(value: Any) -> Any:
+def _levels(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
     """A single level is a range of itself; a range goes upwards."""
-    if isinstance(value, int | float):
-        return (value, value)
-    if isinstance(value, list | tuple) and len(value) == 2 and value[0] > value[1]:
-        raise ValueError(f"a range goes from low to high, not from {value[0]} to {value[1]}")
-    return value
+    low, high = validated((value, value) if isinstance(value, int | float) else value)
+    if low > high:
+        raise ValueError(f"a range goes from low to high, not from {low} to {high}")
+    return low, high
 
 
 _Grey = Annotated[FiniteFloat, Field(ge=0)]
@@ -30,16 +36,16 @@ _Percent = Annotated[float, Field(ge=1, le=100)]
 _Factor = Annotated[float, Field(ge=1, le=4)]
 _Crf = Annotated[float, Field(ge=0, le=51)]
 _Side = Annotated[int, Field(ge=1, le=1024)]
-Sigma = Annotated[tuple[_Grey, _Grey], BeforeValidator(_levels)]
-Fraction = Annotated[tuple[_Share, _Share], BeforeValidator(_levels)]
-Photons = Annotated[tuple[_Count, _Count], BeforeValidator(_levels)]
-ReadNoise = Annotated[tuple[_Electrons, _Electrons], BeforeValidator(_levels)]
-Gain = Annotated[tuple[_Gain, _Gain], BeforeValidator(_levels)]
-Deviation = Annotated[tuple[_Deviation, _Deviation], BeforeValidator(_levels)]
-Quality = Annotated[tuple[_Percent, _Percent], BeforeValidator(_levels)]
-Crf = Annotated[tuple[_Crf, _Crf], BeforeValidator(_levels)]
-Factor = Annotated[tuple[_Factor, _Factor], BeforeValidator(_levels)]
-Side = Annotated[tuple[_Side, _Side], BeforeValidator(_levels)]
+Sigma = Annotated[tuple[_Grey, _Grey], WrapValidator(_levels)]
+Fraction = Annotated[tuple[_Share, _Share], WrapValidator(_levels)]
+Photons = Annotated[tuple[_Count, _Count], WrapValidator(_levels)]
+ReadNoise = Annotated[tuple[_Electrons, _Electrons], WrapValidator(_levels)]
+Gain = Annotated[tuple[_Gain, _Gain], WrapValidator(_levels)]
+Deviation = Annotated[tuple[_Deviation, _Deviation], WrapValidator(_levels)]
+Quality = Annotated[tuple[_Percent, _Percent], WrapValidator(_levels)]
+Crf = Annotated[tuple[_Crf, _Crf], WrapValidator(_levels)]
+Factor = Annotated[tuple[_Factor, _Factor], WrapValidator(_levels)]
+Side = Annotated[tuple[_Side, _Side], WrapValidator(_levels)]
 
 
 class Corruption(BaseModel, ABC):
@@ -54,7 +60,7 @@ class Corruption(BaseModel, ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    weight: PositiveFloat = 1.0
+    weight: Annotated[FiniteFloat, Field(gt=0)] = 1.0
     gray: bool = True
 
     @abstractmethod

@@ -1,12 +1,14 @@
 """A recipe: everything that decides one trained model, typed, read from a TOML file."""
 
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
+from model_store.card import NAME_PATTERN, Name, Text
 from training import recipe_parts as parts
 from training.corruption import Corruption, Several
 from training.errors import RecipeError
@@ -16,13 +18,22 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 class Recipe(Strict):
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    summary: str
-    limits: tuple[str, ...]
+    """What goes into the card has the card's types: `fit` refuses what `export` could not publish."""
+
+    name: Name
+    summary: Text
+    limits: tuple[Text, ...]
     network: parts.NetworkRecipe
     data: parts.DataRecipe
     fit: parts.FitRecipe
     corruption: Several
+
+    @model_validator(mode="after")
+    def _halves_have_names(self) -> Self:
+        halved = isinstance(self.network, parts.Latent2Recipe)
+        if halved and not re.fullmatch(NAME_PATTERN, f"{self.name}-encoder"):
+            raise ValueError("name has at most 56 characters here, as -encoder and -decoder are added to it")
+        return self
 
     @model_validator(mode="after")
     def _data_fits_network(self) -> Self:

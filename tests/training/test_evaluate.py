@@ -20,6 +20,7 @@ from training.cli import main
 from training.corruption import Photo
 from training.errors import DataError
 from training.evaluate import evaluate
+from training.export import read_measurements
 from training.identity import change
 from training.onnx_peer import OnnxPeer
 from training.peers import Bm3d
@@ -259,6 +260,13 @@ def test_the_suite_writes_tables_and_pictures(
         (["--suite", "standard", "a/clean", "b/clean"], "two folders are called clean"),
         (["--peer", "twin.onnx", "--peer", "twin.onnx", "--no-peers"], "the second twin of the table"),
         (["--peer", "text.onnx"], "text.onnx is no ONNX file that can be run"),
+        (["--model", "frames-fast", "--model", "mnist-dense", "a"], "28, 1]; leave it out where photographs"),
+        (["--model", "mnist-dense", "--model", "frames-fast"], "3]; leave it out where 28x28x1 test images"),
+        (["--model", "fashion-sr2", "--model", "mnist-dense"], "1]; leave it out where 14x14x1 test images"),
+        (
+            ["--model", "mnist-latent2", "--model", "mnist-latent2-encoder"],
+            "encoder/2 gives latent, no image",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_said(
@@ -272,3 +280,13 @@ def test_what_cannot_be_measured_is_said(
     done = CliRunner().invoke(main, ["evaluate", *options])
     assert done.exit_code != 0
     assert said in done.output
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"sha256": "the right one", "rows": []}', b"# a table", b"[]", b"\xff", None]
+)
+def test_a_file_that_holds_no_metrics_says_which_one_does(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "table.json"
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(DataError, match=r"table\.json .*`evaluate --run RUN --json FILE`"):
+        read_measurements(file, b"graph")

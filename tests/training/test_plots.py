@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from model_store import Corruption, ModelStore, StoredModel, Tensor, TrainingData
-from training import gallery, plots
+from training import gallery, plots, spiral
 from training.errors import DataError, TrainingError
 from training.gallery import GALLERY
 from training.plot_cli import plot
+from training.plot_data import learned_points
 from training.run_log import read_curves
 
 RNG = np.random.default_rng(0)
@@ -98,8 +99,13 @@ TINY = {
         shape = Constant <value_ints = [-1, 8, 8, 1]> ()
         levels = Reshape (flat, shape) denoised = Cast <to = 2> (levels)""",
     ),
+    "tiny-points": ("denoise-points", "points", "restored", "restored = Identity (points)"),
 }
-TYPES = {"image": "uint8[N, 8, 8, 1]", "denoised": "uint8[N, 8, 8, 1]", "latent": "float[N, 2]"}
+TYPES = {
+    "image": "uint8[N, 8, 8, 1]",
+    "denoised": "uint8[N, 8, 8, 1]",
+    **dict.fromkeys(("latent", "points", "restored"), "float[N, 2]"),
+}
 
 
 def tiny_graph(given: str, answer: str, body: str) -> bytes:
@@ -113,12 +119,15 @@ def tiny_graph(given: str, answer: str, body: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, shipped: StoredModel) -> ModelStore:
-    """Three small models of 8x8 gray: one that halves, its encoder and its decoder."""
+    """Small models: one that halves 8x8 gray, its encoder and its decoder, and one of points."""
     store = ModelStore(tmp_path_factory.mktemp("store"))
     tensors = {
         "image": Tensor(name="image", dtype="uint8", shape=("N", 8, 8, 1)),
         "denoised": Tensor(name="denoised", dtype="uint8", shape=("N", 8, 8, 1)),
-        "latent": Tensor(name="latent", dtype="float32", shape=("N", 2)),
+        **{
+            name: Tensor(name=name, dtype="float32", shape=("N", 2))
+            for name in ("latent", "points", "restored")
+        },
     }
     for name, (task, given, answer, body) in TINY.items():
         graph = tiny_graph(given, answer, body)
@@ -133,6 +142,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, shipped: StoredModel) -> Mod
             "corruption": (Corruption(kind="gaussian", share=1, levels={"sigma": [20, 40]}),),
             "variants": (),
             "training_data": (TrainingData(name="MNIST", licence="none", images=1),),
+            "training": {"data": {"turns": 3.0}},
         }
         store.publish(shipped.card.model_copy(update=change), graph, {})
     return store
@@ -145,12 +155,13 @@ def store(tmp_path_factory: pytest.TempPathFactory, shipped: StoredModel) -> Mod
         (["levels", "tiny", "--count", "2"], "tiny-levels"),
         (["latent", "tiny", "--side", "3"], "tiny-latent"),
         (["filters", "tiny-encoder"], "tiny-encoder-filters"),
+        (["field", "tiny-points"], "tiny-points-field"),
     ],
 )
 def test_published_models_are_drawn(
     command: list[str], picture: str, store: ModelStore, photos: Path, tmp_path: Path
 ) -> None:
-    source = [] if command[0] == "filters" else ["--images", str(photos)]
+    source = [] if command[0] in ("filters", "field") else ["--images", str(photos)]
     done = CliRunner().invoke(plot, [*command, "--store", str(store.root), "--out", str(tmp_path), *source])
     assert done.exit_code == 0, (done.output, done.exception)
     assert (tmp_path / f"{picture}.png").stat().st_size > 1000
@@ -165,6 +176,8 @@ def test_published_models_are_drawn(
         (["filters", "tiny"], "no layer with weights"),
         (["reconstructions", "tiny-encoder", "--images", "."], "gives codes"),
         (["reconstructions", "tiny-decoder"], "takes no images"),
+        (["field", "tiny"], "tiny/1 takes no points"),
+        (["field", "tiny-decoder"], "tiny-decoder/1 takes no points"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(
@@ -182,3 +195,10 @@ def test_what_cannot_be_drawn_is_said(
     assert isinstance(done.exception, TrainingError)
     assert said in str(done.exception)
     assert not out.exists()
+
+
+def test_the_points_are_of_the_spiral_that_was_learned(store: ModelStore) -> None:
+    card = store.resolve("tiny-points").card
+    untold = card.model_copy(update={"training": {}})
+    for each, turns in ((card, 3.0), (untold, 1.5)):
+        assert spiral.distance(learned_points(each, 50, seed=0), turns).max() < 1e-3

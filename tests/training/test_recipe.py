@@ -1,7 +1,9 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from training.cli import main
 from training.errors import RecipeError
 from training.recipe import RECIPES, load_recipe
 
@@ -37,6 +39,9 @@ def test_every_recipe_that_ships_is_valid() -> None:
         (("patch = 128", "patch = 90"), "data.patch must be a multiple of 8"),
         (("blocks = [1, 1, 2]", "blocks = [1, 1]"), "one number for each level"),
         (("[network]\n", "[network\n"), "is not valid TOML"),
+        (('name = "frames-balanced"', f'name = "{"a" * 65}"'), "name: String should match pattern"),
+        (('summary = "Blind', 'summary = ""\n# "'), "summary: String should have at least 1 character"),
+        (("limits = [\n", 'limits = [\n"",\n'), "limits.0: String should have at least 1 character"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, change: tuple[str, str], said: str) -> None:
@@ -51,3 +56,19 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: tuple[str, str], said: s
 def test_an_unknown_recipe_says_which_there_are() -> None:
     with pytest.raises(RecipeError, match=r"there are: .*frames-balanced"):
         load_recipe("frames-unbalanced")
+
+
+def test_the_halves_of_a_network_have_names_as_well(tmp_path: Path) -> None:
+    file, latent = tmp_path / "mine.toml", (RECIPES / "mnist-latent2.toml").read_text("utf-8")
+    for length in (56, 57):
+        file.write_text(latent.replace('name = "mnist-latent2"', f'name = "{"a" * length}"'), "utf-8")
+        if length == 56:
+            load_recipe(str(file))
+    with pytest.raises(RecipeError, match="56 characters"):
+        load_recipe(str(file))
+
+
+def test_workers_that_cannot_be_are_refused_at_once(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["fit", "toy-spiral", "--workers", "-1", "--run", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "--workers" in done.output
