@@ -5,15 +5,17 @@ from pathlib import Path
 import onnx
 import torch
 from onnx import numpy_helper
+from pydantic import ValidationError
 
-from model_store import ModelStore, default_root
+from model_store import ModelCard, ModelStore, default_root
 from training.build import build_network
 from training.errors import DataError
-from training.export import load_run
-from training.fit import Begun
+from training.export import load_run, read_attribution
+from training.fit import Begun, Provenance
 from training.graph import weight_name
-from training.recipe import load_recipe
-from training.recipe_parts import UNetRecipe
+from training.published import corruptions_of
+from training.recipe import Recipe, load_recipe
+from training.recipe_parts import FitRecipe
 
 
 def begun_with(reference: str) -> Begun:
@@ -22,7 +24,7 @@ def begun_with(reference: str) -> Begun:
     Raises:
         DataError: the folder has no checkpoint, or the model is none whose weights can be trained on.
         StoreError: there is neither such a folder nor such a model.
-        RecipeError: the recipe of the model does not ship.
+        RecipeError: its card is too old to tell how patches were cut, and its recipe does not ship.
     """
     return _run(Path(reference)) if Path(reference).is_dir() else _published(reference)
 
@@ -31,7 +33,7 @@ def _run(folder: Path) -> Begun:
     recipe, network, effort = load_run(folder)
     trained = recipe.model_dump(mode="json", include={"fit", "corruption", "data"})
     earlier = [*effort.earlier, {**trained, "steps": effort.steps, "minutes": effort.minutes}]
-    return Begun(recipe, network, earlier)
+    return Begun(recipe, network, earlier, effort.provenance)
 
 
 def _published(reference: str) -> Begun:
@@ -40,17 +42,38 @@ def _published(reference: str) -> Begun:
     card = stored.card
     if card.hyperparameters.get("kind") != "unet":
         raise DataError(f"{card.label} is no U-Net; train its recipe, which takes minutes")
-    shape = UNetRecipe.model_validate(card.hyperparameters)
-    recipe = load_recipe(card.name).model_copy(update={"network": shape})
-    network = build_network(recipe)
     graph = onnx.load_from_string(stored.read_verified()).graph
     found = {weight_name(each.name): each for each in graph.initializer}
     try:
+        recipe = _recipe(card)
+        network = build_network(recipe)
         network.load_state_dict(
             {name: torch.tensor(numpy_helper.to_array(each)) for name, each in found.items() if name}
         )
-    except RuntimeError:
+    except (RuntimeError, ValidationError):
         raise DataError(
-            f"{card.label} is from before today's networks; take a newer version, or a run"
+            f"{card.label} is from before today's networks and recipes; take a newer version, or a run"
         ) from None
-    return Begun(recipe, network.eval(), [{"model": card.label, "sha256": card.sha256}])
+    earlier = [{"model": card.label, "sha256": card.sha256}]
+    attribution = read_attribution(stored.folder)
+    provenance = Provenance(training_data=card.training_data, attribution=attribution)
+    return Begun(recipe, network.eval(), earlier, provenance)
+
+
+def _recipe(card: ModelCard) -> Recipe:
+    """How it was trained, by its card, which is older than the recipe of its name may be today.
+
+    Only of how patches were cut the oldest cards tell nothing; for these it is today's recipe that does.
+    """
+    trained = card.training
+    spelled = {
+        "name": card.name,
+        "summary": card.summary,
+        "limits": card.limits,
+        "network": card.hyperparameters,
+        "data": trained.get("data") or load_recipe(card.name).data,
+        # Its steps are those that were done; its minutes, which may round to 0, are no budget.
+        "fit": {key: trained[key] for key in FitRecipe.model_fields if key in trained and key != "minutes"},
+        "corruption": corruptions_of(card),
+    }
+    return Recipe.model_validate(spelled)

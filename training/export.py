@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import platform
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 
 import onnxruntime as ort
 import torch
+from pydantic import BaseModel, ValidationError
 
 from model_store import (
     CARD_SCHEMA,
@@ -27,7 +29,7 @@ from model_store import (
 )
 from training.digits import SOURCES
 from training.errors import DataError
-from training.fit import Denoiser
+from training.fit import Denoiser, Provenance
 from training.graph import export_part, receptive_radius
 from training.muon import hold_kernels_as_kernels
 from training.network import Network, count_parameters
@@ -51,12 +53,13 @@ _SUMMARIES = {"encode": "The encoder alone: {}", "decode": "The decoder alone: {
 
 @dataclass(frozen=True)
 class Effort:
-    """How long a run took, and on how many images."""
+    """How long a run took, on how many images, and what it was begun with."""
 
     steps: int
     minutes: float
     photographs: int
     earlier: list[dict[str, Any]]
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ def export_run(
         store: where to publish.
         measurements: what `evaluate` wrote for this run, for the card's table; None leaves it empty, as
             where there are no clean images to measure on.
-        photos: the training folder, if there was one; its ATTRIBUTION.csv, if any, goes along.
+        photos: the training folder, if there was one; its ATTRIBUTION.csv, if any, goes along,
+            joined with that of the model which the run began with.
 
     Returns:
         What was published, the whole network first.
@@ -92,13 +96,12 @@ def export_run(
     recipe, network, effort = load_run(run)
     whole, *halves = [(part, export_part(part)) for part in parts(network)]
     measured = read_measurements(measurements, whole[1]) if measurements else Measured((), {})
-    data = describe_data(recipe, photos, effort.photographs)
-    attribution = photos / ATTRIBUTION if photos else None
-    attachments = {ATTRIBUTION: attribution.read_bytes()} if attribution and attribution.exists() else {}
+    provenance = trained_on(recipe, photos, effort)
+    attachments = {ATTRIBUTION: provenance.attribution.encode()} if provenance.attribution else {}
     published = []
     for part, model in (whole, *halves):
         number = store.next_version(recipe.name + part.suffix)
-        card = make_card(recipe, network, part, model, number, measured, effort, data)
+        card = make_card(recipe, network, part, model, number, measured, effort, provenance.training_data)
         published.append(publish(store, card, model, attachments))
     return published
 
@@ -111,6 +114,36 @@ def publish(store: ModelStore, card: ModelCard, model: bytes, attachments: dict[
         raise DataError(
             f"{card.label} cannot be published ({error.strerror}); what the store held is intact"
         ) from None
+
+
+def trained_on(recipe: Recipe, photos: Path | None, effort: Effort) -> Provenance:
+    """What a run learned from, then what the model did that it began with; the same folder once."""
+    own = describe_data(recipe, photos, effort.photographs)
+    listed, before = read_attribution(photos) if photos else "", effort.provenance
+    again = bool(listed) and listed == before.attribution
+    earlier = (each for each in before.training_data if not (again and each.name == own.name))
+    attribution = _joined(listed, before.attribution)
+    return Provenance(training_data=(own, *earlier), attribution=attribution)
+
+
+def read_attribution(folder: Path) -> str:
+    """Its ATTRIBUTION.csv as it is, line ends and all; empty where there is none."""
+    file = folder / ATTRIBUTION
+    return file.read_bytes().decode("utf-8") if file.exists() else ""
+
+
+def _joined(*lists: str) -> str:
+    """One CSV of all rows, equal ones once; a cell is empty where its list has no such column."""
+    different = [*dict.fromkeys(filter(None, lists))]
+    if len(different) < 2:
+        return "".join(different)
+    tables = (csv.DictReader(io.StringIO(text, newline=""), restkey="further") for text in different)
+    rows = [row for table in tables for row in table]
+    columns = [*dict.fromkeys(column for row in rows for column in row)]
+    unique = dict.fromkeys(tuple(str(row.get(column) or "") for column in columns) for row in rows)
+    joined = io.StringIO()
+    csv.writer(joined, lineterminator="\n").writerows([columns, *unique])
+    return joined.getvalue()
 
 
 def describe_data(recipe: Recipe, photos: Path | None, used: int) -> TrainingData:
@@ -129,11 +162,11 @@ def describe_data(recipe: Recipe, photos: Path | None, used: int) -> TrainingDat
 
 def describe_photos(photos: Path, used: int) -> TrainingData:
     """Name and licences of the training folder, by the `licence` column of its ATTRIBUTION.csv."""
-    attribution = photos / ATTRIBUTION
-    if not attribution.exists():
+    attribution = read_attribution(photos)
+    if not attribution:
         return TrainingData(name=f"a folder without {ATTRIBUTION}", licence="not stated", images=used)
-    with attribution.open(encoding="utf-8", newline="") as file:
-        licences = Counter(row.get("licence") or "not stated" for row in csv.DictReader(file))
+    rows = csv.DictReader(io.StringIO(attribution, newline=""))
+    licences = Counter(row.get("licence") or "not stated" for row in rows)
     name = f"photographs listed in {ATTRIBUTION} beside this card"
     return TrainingData(name=name, licence=", ".join(sorted(licences)), images=used)
 
@@ -149,7 +182,13 @@ def load_run(run: Path) -> tuple[Recipe, Network, Effort]:
     model.load_state_dict(checkpoint["state_dict"])
     hold_kernels_as_kernels(model.network)
     minutes = round(checkpoint["seconds_done"] / 60, 1)
-    effort = Effort(checkpoint["steps_done"], minutes, checkpoint["photographs"], checkpoint["earlier"])
+    effort = Effort(
+        checkpoint["steps_done"],
+        minutes,
+        checkpoint["photographs"],
+        checkpoint["earlier"],
+        Provenance.of_checkpoint(checkpoint),
+    )
     return recipe, model.network.eval(), effort
 
 
@@ -161,7 +200,7 @@ def make_card(
     number: int,
     measured: Measured,
     effort: Effort,
-    data: TrainingData,
+    data: tuple[TrainingData, ...],
 ) -> ModelCard:
     total = sum(each.weight for each in recipe.corruption)
     denoises = not part.suffix
@@ -190,7 +229,7 @@ def make_card(
             )
             for each in recipe.corruption
         ),
-        training_data=(data,),
+        training_data=data,
         training={
             "data": recipe.data.model_dump(mode="json"),
             **recipe.fit.model_dump(mode="json"),
@@ -235,14 +274,24 @@ def write_measurements(path: Path, model: bytes, measured: Measured) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
+class _Kept(BaseModel):
+    """What is in such a file."""
+
+    sha256: str
+    metrics: tuple[Metric, ...]
+    figures: dict[str, float] = {}
+
+
 def read_measurements(path: Path, model: bytes) -> Measured:
     """What `write_measurements` kept of this very graph.
 
     Raises:
-        DataError: it was measured on another one.
+        DataError: it was measured on another one, or is no such file.
     """
-    content = json.loads(path.read_text("utf-8"))
-    if content["sha256"] != hashlib.sha256(model).hexdigest():
+    try:
+        kept = _Kept.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        raise DataError(f"{path} has no metrics; take the file of `evaluate --run RUN --json FILE`") from None
+    if kept.sha256 != hashlib.sha256(model).hexdigest():
         raise DataError(f"{path} was measured on another graph; run `evaluate --run` again")
-    metrics = tuple(Metric.model_validate(row) for row in content["metrics"])
-    return Measured(metrics, content.get("figures", {}))
+    return Measured(kept.metrics, kept.figures)

@@ -7,7 +7,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torch.optim import Adam, AdamW
 
+from model_store import TrainingData
 from training.batches import Batches, Share, prepare
 from training.build import build_network
 from training.checkpoint_io import AtomicCheckpointIO
@@ -26,10 +27,23 @@ from training.muon import hold_kernels_as_kernels, hold_kernels_as_matrices, muo
 from training.network import Network
 from training.networks import ResidualUNet
 from training.recipe import Recipe, changed
+from training.recipe_parts import Strict
 
 log = logging.getLogger(__name__)
 _GO_ON = "--begin-with this one goes on from its last good checkpoint, if it has one"
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+
+
+class Provenance(Strict):
+    """Whose images a network learned from, as its card names them, and the text of its ATTRIBUTION.csv."""
+
+    training_data: tuple[TrainingData, ...] = ()
+    attribution: str = ""
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: dict[str, Any]) -> Self:
+        """That of the network it was begun with; empty if none was, or before checkpoints told."""
+        return cls.model_validate(checkpoint.get("provenance", {}))
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,7 @@ class Begun:
     recipe: Recipe
     network: Network
     earlier: list[dict[str, Any]]
+    provenance: Provenance
 
 
 class Denoiser(pl.LightningModule):
@@ -53,6 +68,7 @@ class Denoiser(pl.LightningModule):
             hold_kernels_as_matrices(self.network)
         self.loss = build_loss(recipe.fit.loss)
         self.earlier: list[dict[str, Any]] = []
+        self.provenance = Provenance()
         self.photographs = 0
         self.steps_an_epoch = recipe.fit.epoch
         self.steps_done = 0
@@ -132,6 +148,7 @@ class Denoiser(pl.LightningModule):
             raise DivergedError(f"a weight is no number at step {self.steps_done}; lower fit.rate; {_GO_ON}")
         checkpoint["recipe"] = self.recipe.model_dump(mode="json")
         checkpoint["earlier"] = self.earlier
+        checkpoint["provenance"] = self.provenance.model_dump(mode="json")
         checkpoint["photographs"] = self.photographs
         checkpoint["steps_done"] = self.steps_done
         checkpoint["seconds_done"] = self.seconds_done
@@ -140,6 +157,7 @@ class Denoiser(pl.LightningModule):
         self.steps_done = checkpoint["steps_done"]
         self.seconds_done = checkpoint["seconds_done"]
         self.earlier = checkpoint["earlier"]
+        self.provenance = Provenance.of_checkpoint(checkpoint)
 
     def begin_with(self, begun: Begun) -> None:
         """Take the weights of an earlier network; a U-Net may be larger, and begins by computing the same.
@@ -156,7 +174,7 @@ class Denoiser(pl.LightningModule):
             raise RecipeError(f"a {begun.recipe.network.kind} cannot begin another network than its own")
         if self.recipe.fit.optimiser == "muon":
             hold_kernels_as_matrices(self.network)
-        self.earlier = begun.earlier
+        self.earlier, self.provenance = begun.earlier, begun.provenance
 
 
 def fit(

@@ -12,6 +12,7 @@ from training.errors import DataError, NotBetterError
 from training.fit import Begun, Denoiser
 from training.networks import ResidualUNet
 from training.recipe import Recipe
+from training.recipe_parts import FitRecipe
 from training.self_supervised import Outcome, Tuning, fine_tune
 
 NAME = "own-camera"
@@ -58,25 +59,32 @@ def adapt(
             f" {2 * outcome.error:.2f}, which is not better for certain: {run} is not written;"
             " try more frames, other scenes, or keep the model you have"
         )
-    model = Denoiser(_recipe(begun.recipe, tuning, len(photos)))
+    model = Denoiser(_recipe(begun.recipe, tuning, outcome.learned_from))
     model.network.load_state_dict(outcome.network.state_dict())
-    model.photographs, model.steps_done = len(photos), tuning.steps
+    model.photographs, model.steps_done = outcome.learned_from, tuning.steps
     model.seconds_done = time.monotonic() - started
-    model.earlier = begun.earlier
+    model.earlier, model.provenance = begun.earlier, begun.provenance
     _write(last, model)
     return outcome
 
 
 def _recipe(base: Recipe, tuning: Tuning, frames: int) -> Recipe:
     own = f"Fine-tuned on {frames} noisy frames of one camera alone; others may be served worse than before."
-    fit = {"loss": "mse", "optimiser": "adamw", "rate": tuning.rate, "batch": tuning.batch,
-           "steps": tuning.steps, "minutes": None, "warmup": 0, "ema": 0.0, "precision": "32-true",
-           "seed": tuning.seed}  # fmt: skip
+    fit = FitRecipe(
+        loss="mse",
+        rate=tuning.rate,
+        batch=tuning.batch,
+        steps=tuning.steps,
+        warmup=0,
+        ema=0.0,
+        precision="32-true",
+        seed=tuning.seed,
+    )
     change = {
         "name": NAME,
         "summary": f"{base.name}, fine-tuned to one camera's noise by Recorrupted-to-Recorrupted",
         "limits": (own, *base.limits),
-        "fit": base.fit.model_copy(update=fit),
+        "fit": fit,
     }
     return base.model_copy(update=change)
 

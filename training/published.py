@@ -59,11 +59,16 @@ class Published:
             height, width = (side // self.card.scale for side in clean.shape[:2])
             small = cv2.resize(clean, (width, height), interpolation=cv2.INTER_AREA)
             clean = np.asarray(small, np.uint8).reshape(height, width, clean.shape[2])
-        noise = Mixture(of=_corruptions(self.card))
+        noise = Mixture(of=corruptions_of(self.card))
         return to_uint8(noise.apply(to_float(clean), np.random.default_rng(seed)))
 
 
-def _corruptions(card: ModelCard) -> tuple[AnyCorruption, ...]:
+def corruptions_of(card: ModelCard) -> tuple[AnyCorruption, ...]:
+    """What a model was trained to undo, weighed by the shares of its card.
+
+    Raises:
+        ValidationError: it was spelled otherwise in its day.
+    """
     read = TypeAdapter[AnyCorruption](AnyCorruption).validate_python
     return tuple(read({"kind": each.kind, "weight": each.share, **each.levels}) for each in card.corruption)
 

@@ -65,6 +65,7 @@ class Outcome:
         error: standard error of `after - before`, dB, from the spread between tiles of 32 pixels.
         left_before: deviation in grey levels of what the network given leaves where the scene is flat.
         left_after: the same of `network`.
+        learned_from: how many frames `network` learned from: neither held out nor left aside as too many.
     """
 
     network: ResidualUNet
@@ -73,6 +74,7 @@ class Outcome:
     error: float
     left_before: float
     left_after: float
+    learned_from: int
 
     @property
     def improved(self) -> bool:
@@ -123,8 +125,8 @@ def fine_tune(
     _train(tuned, *_measured(network, learning), tuning, each_step)
     validation, noise = _measured(network, held_out)
     before, after = (stein_risk(each.eval(), validation, noise, tuning.seed) for each in (network, tuned))
-    left = [_left(each, network, held_out) for each in (network, tuned)]
-    return Outcome(tuned, *_compare(before, after), *left)
+    left_before, left_after = (_left(each, network, held_out) for each in (network, tuned))
+    return Outcome(tuned, *_compare(before, after), left_before, left_after, len(learning))
 
 
 def _left(network: ResidualUNet, guide: ResidualUNet, frames: list[Photo]) -> float:

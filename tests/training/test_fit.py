@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from model_store import TrainingData
 from training.batches import Arrays, Share, prepare
 from training.begin import begun_with
 from training.checkpoint_io import AtomicCheckpointIO
 from training.errors import DataError, DivergedError, RecipeError
 from training.export import load_run
 from training.figures import figures_of
-from training.fit import Denoiser, fit, make_trainer
+from training.fit import Denoiser, Provenance, fit, make_trainer
 from training.losses import LOSSES, psnr
 from training.recipe import Recipe, changed, load_recipe
 
@@ -234,6 +236,28 @@ def test_what_super_resolution_gets_is_smaller(small: dict[str, Any]) -> None:
     assert noisy.shape == (2, 1, 14, 14)
     means = torch.nn.functional.avg_pool2d(clean, 2)
     assert (noisy - means).abs().max() <= 0.51 / 255
+
+
+def test_a_run_keeps_whose_photographs_the_one_before_learned_from_and_may_be_older_than_that(
+    spiral: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = Recipe.model_validate(spiral)
+    fit(recipe, None, tmp_path / "first")
+    named = TrainingData(name="theirs", licence="CC-BY-4.0", images=3)
+    given = Provenance(training_data=(named,), attribution="file,licence\nå.png,CC-BY-4.0\n")
+    begun = replace(begun_with(str(tmp_path / "first")), provenance=given)
+    last = tmp_path / "second" / "last.ckpt"
+    fit(recipe, None, last.parent, begun=begun)
+    fit(changed(recipe, steps=80), None, last.parent)
+    assert load_run(last.parent)[2].provenance == given
+
+    older = torch.load(last, weights_only=True)
+    del older["provenance"]
+    torch.save(older, last)
+    assert load_run(last.parent)[2].provenance == Provenance()
+    fit(changed(recipe, steps=100), None, last.parent)
+    effort = load_run(last.parent)[2]
+    assert (effort.steps, effort.earlier, effort.provenance) == (100, begun.earlier, Provenance())
 
 
 def test_a_finished_run_is_left_alone(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
