@@ -55,14 +55,22 @@ class Admission:
         self._requests = 0
         self._pixels = 0
         self._sending = 0
-        self._empty = asyncio.Event()
+        self._empty, self._taken = asyncio.Event(), asyncio.Event()
         self._empty.set()
         self.open = True
 
-    async def wait_until_empty(self) -> None:
-        """Returns when no request holds a place and no answer is on its way."""
-        while self._requests or self._sending:  # an answer may begin between the waking and its turn
+    async def wait_until_empty(self, lasting_s: float) -> None:
+        """Returns when for so long no request has held a place and no answer was on its way.
+
+        A moment is not enough: an answer begins a little after its request has left.
+        """
+        while True:
             await self._empty.wait()
+            try:
+                async with asyncio.timeout(lasting_s):
+                    await self._taken.wait()
+            except TimeoutError:
+                return
 
     @contextmanager
     def body(self) -> Iterator[Buffer]:
@@ -168,7 +176,9 @@ class Admission:
     def _tell(self) -> None:
         if self._requests or self._sending:
             self._empty.clear()
+            self._taken.set()
         else:
             self._empty.set()
+            self._taken.clear()
         metrics.PENDING_REQUESTS.set(self._requests)
         metrics.PENDING_PIXELS.set(self._pixels)

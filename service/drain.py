@@ -37,8 +37,7 @@ class Drain:
         try:
             async with asyncio.timeout(settings.grace_s):
                 await asyncio.sleep(settings.drain_delay_s)
-                await admission.wait_until_empty()
-                await asyncio.sleep(_LINGER_S)
+                await admission.wait_until_empty(_LINGER_S)
         except TimeoutError:
             log.warning("the grace of %g s is over; accepted work is lost", settings.grace_s)
         if callable(self._server_handler):

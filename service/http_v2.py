@@ -119,7 +119,8 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
         message, asked = await pipeline.with_headers(lambda: to_message(body, length, name, version))
         work = oip.infer(pipeline, message, client_timeout(request))
         response = await while_connected(request, work)
-        content, header_length = await pipeline.in_thread(lambda: from_message(response, asked))
+        with pipeline.admission.answer(0):
+            content, header_length = await pipeline.in_thread(lambda: from_message(response, asked))
     label = f"{response.model_name}/{response.model_version}"
     request.state.model, request.state.reason = label, "ok"
     headers = {"X-Model": label, "Server-Timing": _timing(response)}

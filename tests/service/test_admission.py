@@ -61,10 +61,12 @@ def test_the_wait_for_others_counts_and_ones_own_images_do_not(house: Admission)
 def test_a_drain_is_not_over_between_a_request_and_its_answer(house: Admission) -> None:
     async def main() -> None:
         with house.request():
-            empty = asyncio.create_task(house.wait_until_empty())
+            empty = asyncio.create_task(house.wait_until_empty(0.05))
             await asyncio.sleep(0.01)
-        with house.answer(1):  # in the same step of the loop
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # the answer is begun by another task
+        await asyncio.sleep(0)
+        with house.answer(1):
+            await asyncio.sleep(0.1)
             assert not empty.done()
         await empty
 
@@ -73,13 +75,13 @@ def test_a_drain_is_not_over_between_a_request_and_its_answer(house: Admission) 
 
 def test_a_drain_waits_for_places_and_answers(house: Admission) -> None:
     async def main() -> None:
-        waiting = asyncio.create_task(house.wait_until_empty())
+        waiting = asyncio.create_task(house.wait_until_empty(0.005))
         with house.answer(1):
             with house.request():
                 house.open = False
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.01)
-            empty = asyncio.create_task(house.wait_until_empty())
+            empty = asyncio.create_task(house.wait_until_empty(0.005))
             await asyncio.sleep(0.01)
             assert not empty.done()
         await empty
