@@ -1,7 +1,7 @@
 """Bytes to pixels and back: allow-list by magic bytes, sizes checked before pixels are decoded.
 
 What happens to each kind of image:
-orientation (EXIF) is applied, then all metadata is dropped; colours with an ICC profile and CMYK
+orientation (EXIF) is applied, then all metadata is dropped; colours and grays with an ICC profile and CMYK
 become sRGB; 16-bit gray becomes 8-bit; palettes become colours; alpha is kept where the output
 format can hold it and else flattened on white; of a multi-page TIFF or MPO the first picture is
 taken; an animation is an error, as a still would not be what its sender expects.
@@ -233,16 +233,16 @@ def _set_upright(image: Image.Image) -> None:
 
 
 def _to_picture(image: Image.Image) -> Picture:
+    profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16"):
-        return Picture(_eight_bits(image)[..., None], _alpha_of_deep(image))
+        return Picture(_in_srgb(Image.fromarray(_eight_bits(image)), "L", profile), _alpha_of_deep(image))
     if image.mode in ("I", "F", "LAB"):
         raise BadImageError(f"Pixels of kind {image.mode} have no 8-bit meaning; convert to 8 or 16 bits")
-    gray = image.mode in ("1", "L", "LA", "La")
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     if not image.has_transparency_data:
-        pixels = np.asarray(_in_srgb(image, "L" if gray else "RGB"))
-        return Picture(pixels[..., None] if gray else pixels)
-    layers = np.asarray(image.convert("LA") if gray else _in_srgb(image, "RGBA"))
-    return Picture(np.ascontiguousarray(layers[..., :-1]), np.ascontiguousarray(layers[..., -1]))
+        return Picture(_in_srgb(image, mode, profile))
+    layers = image.convert(mode + "A")
+    return Picture(_in_srgb(layers, mode, profile), np.asarray(layers.getchannel("A")))
 
 
 def _eight_bits(image: Image.Image) -> Pixels:
@@ -262,18 +262,19 @@ def _alpha_of_deep(image: Image.Image) -> Pixels | None:
     return None if level is None else np.where(np.asarray(image) == level, 0, 255).astype(np.uint8)
 
 
-def _in_srgb(image: Image.Image, mode: str) -> Image.Image:
-    profile = image.info.get("icc_profile")
+def _in_srgb(image: Image.Image, mode: str, profile: bytes | None) -> Pixels:
+    """`[H, W, C]` of mode L or RGB, whatever transparency the image has."""
     ready = image if image.mode == "CMYK" else image.convert(mode)
-    converted = _by_profile(ready, profile, "RGB" if mode == "L" else mode) if profile else None
-    return (converted or ready).convert(mode)
+    converted = _by_profile(ready, profile) if profile else None
+    pixels = np.asarray((converted or ready).convert(mode))
+    return pixels[..., None] if mode == "L" else pixels
 
 
-def _by_profile(image: Image.Image, profile: bytes, mode: str) -> Image.Image | None:
+def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
     """The image in sRGB, or None when its profile is broken or for another kind of image."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(image, source, _SRGB, outputMode=mode)
+        return ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
 

@@ -1,7 +1,9 @@
 """Files of a few bytes that cost a decoder minutes."""
 
 import re
+import struct
 from collections.abc import Iterator
+from typing import Literal
 
 from service.errors import BadImageError
 from service.settings import ImageFormat
@@ -11,15 +13,22 @@ _MARKER = re.compile(rb"\xff[^\0-\xbf\xd0-\xd7\xff]")
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _MOST_SCANS = 100  # a progressive file has about ten; each scan goes over all pixels
 _MOST_SEGMENTS = 10_000  # of up to 64 kB; Pillow reads them one by one in Python
+_OS2_HEADER = b"\x0c\0\0\0"  # the size of the BMP header that has no field for the compression
 _RUN_LENGTH_CODED = (1, 2)  # decoded in Python, byte by byte, with the interpreter locked
+_BIGTIFF = 43
+_STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
+_MOST_TILES = 100_000  # strips of one row, 16384 rows and 4 planes make 65 536; each is a Python object
+_MOST_TAGS = 10_000  # a directory has some dozens; Pillow reads them one by one in Python
 
 
 def refuse_slow_files(data: bytes, format: ImageFormat) -> None:
     """Raises BadImageError for what no camera writes."""
     if format == "jpeg":
         _refuse_slow_jpeg(data)
-    if format == "bmp" and len(data) > 34 and data[30] in _RUN_LENGTH_CODED:
-        raise BadImageError("Run-length coded bmp is not read; save it uncompressed, or as png")
+    if format == "bmp":
+        _refuse_slow_bmp(data)
+    if format == "tiff":
+        _refuse_slow_tiff(data)
 
 
 def _refuse_slow_jpeg(data: bytes) -> None:
@@ -50,3 +59,34 @@ def _markers(data: bytes) -> Iterator[int]:
         yield marker
         if marker not in (_START_OF_IMAGE, _END_OF_IMAGE):
             here += max(2, int.from_bytes(data[here : here + 2]))
+
+
+def _refuse_slow_bmp(data: bytes) -> None:
+    if data[14:18] != _OS2_HEADER and len(data) > 34 and data[30] in _RUN_LENGTH_CODED:
+        raise BadImageError("Run-length coded bmp is not read; save it uncompressed, or as png")
+
+
+def _refuse_slow_tiff(data: bytes) -> None:
+    """Counts what Pillow makes a tile of: each offset that the file lists, however small the picture is."""
+    for place, (tag, count) in enumerate(_tags(data)):
+        if tag in (_STRIP_OFFSETS, _TILE_OFFSETS) and count > _MOST_TILES:
+            raise BadImageError(f"The tiff has over {_MOST_TILES} strips or tiles; save it with larger ones")
+        if place >= _MOST_TAGS:
+            raise BadImageError(f"The tiff has over {_MOST_TAGS} tags; save it again")
+
+
+def _tags(data: bytes) -> Iterator[tuple[int, int]]:
+    """The tags of a TIFF's first directory (TIFF 6.0, section 2; BigTIFF), each with its count of values.
+
+    It looks where Pillow looks: to the end of a file that is cut off, and for a big-endian BigTIFF, which
+    Pillow takes for a plain TIFF and so cannot read, at the place that it goes by.
+    """
+    order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+    width, fields, counter = (8, "HHQ8x", 8) if data[2] == _BIGTIFF else (4, "HHL4x", 2)
+    entry = struct.Struct(("<" if order == "little" else ">") + fields)
+    directory = int.from_bytes(data[width : 2 * width], order)
+    first = directory + counter
+    length = int.from_bytes(data[directory:first], order) * entry.size
+    table = data[first : first + length]
+    for tag, _, count in entry.iter_unpack(table[: len(table) // entry.size * entry.size]):
+        yield tag, count

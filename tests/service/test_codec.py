@@ -101,6 +101,29 @@ def test_colours_follow_the_profile() -> None:
     assert tuple(broken) == (255, 0, 0)
 
 
+def gray_profile() -> bytes:
+    """The smallest ICC profile (ICC.1:2010, 7 and 10.5) of a gray that is proportional to light."""
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)  # D50, in 65536ths
+    table = struct.pack(">I4s2I4s2I", 2, b"wtpt", 156, 20, b"kTRC", 176, 12)
+    head = struct.pack(">I4xI4s4s4s12x4s28x", 188, 0x2400000, b"mntr", b"GRAY", b"XYZ ", b"acsp") + white[8:]
+    return head.ljust(128, b"\0") + table + white + b"curv" + bytes(8)
+
+
+@pytest.mark.parametrize("format", ["png", "tiff"])
+def test_grays_follow_the_profile_at_any_depth_and_with_alpha(format: str) -> None:
+    plain, deep = Image.fromarray(GRAY), Image.fromarray(GRAY.astype(np.uint16) * 257)
+    layered = plain.copy()
+    layered.putalpha(Image.fromarray(ALPHA))
+    eight = decoded(file_of(plain, format, icc_profile=gray_profile())).pixels
+    assert np.abs(eight[..., 0] - 255 * (GRAY / 255) ** (1 / 2.2)).mean() < 3
+    for image in (deep, layered):
+        picture = decoded(file_of(image, format, icc_profile=gray_profile()))
+        assert picture.pixels.shape == eight.shape
+        assert np.abs(picture.pixels.astype(int) - eight).max() <= 1
+    assert picture.alpha is not None
+    assert np.array_equal(picture.alpha, ALPHA)
+
+
 @pytest.mark.parametrize("format", ["png", "tiff"])
 def test_sixteen_bits_become_eight(format: str) -> None:
     deep = Image.fromarray(GRAY.astype(np.uint16) * 257)
@@ -202,6 +225,66 @@ def test_files_built_to_be_slow_are_refused() -> None:
         tiff = tiff[:entry] + struct.pack("<HHII", other, 4, 1, 8192) + tiff[entry + 12 :]
     with pytest.raises(BadImageError, match="tiles"):
         inspect(tiff, LIMITS)
+
+
+def tiff(order: str, big: bool, strips: int, repeats: int = 0) -> bytes:
+    """A gray picture of two pixels that lists so many strips, with a private tag repeated behind them."""
+    number, width = ("Q", 8) if big else ("L", 4)
+    values = {256: 1, 257: 2, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1}
+    start, entry = 2 * width, order + "HH" + number
+    after = start + (8 if big else 2) + (len(values) + repeats) * (4 + start) + width
+    tags = [struct.pack(entry, tag, 3, 1) + struct.pack(order + "H", value) for tag, value in values.items()]
+    tags[5] = struct.pack(entry + number, 273, 3, strips, after)
+    tags += repeats * [struct.pack(entry, 40000, 3, 1)]
+    version = struct.pack(order + "HHH", 43, 8, 0) if big else struct.pack(order + "H", 42)
+    head = (b"II" if order == "<" else b"MM") + version + struct.pack(order + number, start)
+    count = struct.pack(order + ("Q" if big else "H"), len(tags))
+    directory = count + b"".join(tag.ljust(4 + start, b"\0") for tag in tags) + bytes(width)
+    return head + directory + strips * struct.pack(order + "H", 8)
+
+
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])
+def test_tiffs_of_countless_strips_are_refused_before_they_are_opened(
+    order: str, big: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert decoded(tiff(order, big, 3, 9_000)).pixels.shape == (2, 1, 1)
+    assert inspect(tiff(order, big, 100_000), LIMITS).pixels == 2
+    monkeypatch.delattr(Image, "open")
+    striped = tiff(order, big, 100_001)
+    tiled = striped.replace(struct.pack(order + "HH", 273, 3), struct.pack(order + "HH", 324, 3))
+    for data in (striped, tiled):
+        with pytest.raises(BadImageError, match="100000 strips or tiles"):
+            inspect(data, LIMITS)
+    with pytest.raises(BadImageError, match="10000 tags"):
+        inspect(tiff(order, big, 3, 10_001), LIMITS)
+
+
+def test_big_endian_bigtiff_is_still_unreadable() -> None:
+    """Pillow takes it for a plain TIFF; on the day it no longer does, the count of strips must not either."""
+    with pytest.raises(BadImageError, match="corrupt"):
+        inspect(tiff(">", True, 3), LIMITS)
+
+
+@pytest.mark.parametrize("front", [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"])
+@given(rest=st.binary(max_size=64))
+@settings(max_examples=100, deadline=None)
+def test_tiffs_of_anything_are_refused(front: bytes, rest: bytes) -> None:
+    with pytest.raises(BadImageError):
+        inspect(front + rest, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "pixels"),
+    [(8, b"\2\1\0\0", [[2], [1]]), (24, b"\2\1\1\1\2\2\0\0", [[1, 1, 2], [2, 2, 1]])],
+)
+def test_bmps_of_os2_have_no_compression(bits: int, row: bytes, pixels: list[list[int]]) -> None:
+    """Byte 30, where others have it, is of the palette or of the pixels."""
+    palette = bytes(level for gray in range(256) for level in 3 * (gray,)) if bits == 8 else b""
+    start = 26 + len(palette)
+    head = struct.pack("<IHHIIHHHH", start + 2 * len(row), 0, 0, start, 12, 2, 2, 1, bits)
+    data = b"BM" + head + palette + 2 * row
+    assert data[30] in (1, 2)
+    assert decoded(data).pixels.tolist() == 2 * [pixels]
 
 
 @pytest.mark.parametrize("front", [b"", b"\xff\xd8\xff\xd9"], ids=["", "tables only in front"])
