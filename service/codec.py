@@ -46,6 +46,7 @@ MEDIA_TYPES: dict[ImageFormat, str] = {
 _HOLDS_ALPHA: frozenset[ImageFormat] = frozenset({"png", "webp", "tiff"})
 _LONGEST_SIDE: dict[ImageFormat, int] = {"jpeg": 65500, "webp": 16383}
 _LARGEST_SPARE_TILE = 2**20
+_MOST_EXIF = 2**18  # a JPEG segment has 2**16 bytes; Pillow unpacks megabytes of numbers for seconds
 _SRGB = ImageCms.createProfile("sRGB")
 _WHITE = 255
 _WHITE_IS_ZERO = 0
@@ -227,6 +228,8 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _set_upright(image: Image.Image) -> None:
+    if len(image.info.get("exif", "")) > _MOST_EXIF:
+        return
     # Whatever broken metadata makes the parser raise: the pixels are good.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)

@@ -63,6 +63,14 @@ def test_webp_size_is_read_from_each_kind_of_header(channels: int, options: dict
     assert (header.width, header.height) == (14, 9)
 
 
+@pytest.mark.parametrize(("comment", "size"), [(2**17, (40, 24)), (2**18, (24, 40))])
+def test_metadata_of_a_quarter_megabyte_is_not_looked_into(comment: int, size: tuple[int, int]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x9286] = b"x" * comment
+    assert decoded(file_of(Image.new("L", (40, 24)), "png", exif=exif)).pixels.shape[:2] == size
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["jpeg", "png", "webp", "tiff"])
 def test_orientation_is_applied_and_metadata_dropped(format: ImageFormat, orientation: int) -> None:
