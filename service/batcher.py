@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -102,10 +102,8 @@ class Batcher:
             lane = self._idle.pop()
             alone = len(self._idle) == self._lanes - 1 and not self._waiting
             metrics.BATCH_SIZE.labels(batch[0].engine.card.label).observe(len(batch))
-            done = asyncio.get_running_loop().run_in_executor(
-                self._threads, _run_each, batch, None if alone else lane
-            )
-            done.add_done_callback(partial(self._finish, batch, lane))
+            running = self._threads.submit(_run_each, batch, None if alone else lane)
+            running.add_done_callback(partial(self._hand_back, batch, lane))
 
     def _next_batch(self) -> list[_Item]:
         """The oldest bucket that is full or has waited long enough; it leaves the queue."""
@@ -131,10 +129,21 @@ class Batcher:
             self._alarm.cancel()
         self._alarm = asyncio.get_running_loop().call_later(seconds, self._feed)
 
-    def _finish(self, batch: list[_Item], lane: int, done: asyncio.Future[list[Ran | Exception]]) -> None:
+    def _hand_back(self, batch: list[_Item], lane: int, done: Future[list[Ran | Exception]]) -> None:
+        """In the lane's thread, so that a loop that ends while it computes does not take the lane with it.
+
+        Videos have a loop each, one after the other: where the one that asked is closed, images of the
+        next may be waiting for the lane.
+        """
         busy = self._lanes - len(self._idle)
         self._idle.add(lane)
-        outcomes = done.result()
+        try:
+            batch[0].future.get_loop().call_soon_threadsafe(self._finish, batch, busy, done.result())
+        except RuntimeError:  # closed: nobody waits for these outcomes any more
+            for item in list(self._waiting)[:1]:
+                item.future.get_loop().call_soon_threadsafe(self._feed)
+
+    def _finish(self, batch: list[_Item], busy: int, outcomes: list[Ran | Exception]) -> None:
         self._learn_speed(batch, outcomes, busy)
         for item, outcome in zip(batch, outcomes, strict=True):
             if item.future.done():

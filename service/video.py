@@ -15,6 +15,8 @@ from typing import Any
 
 import av
 import click
+from av.format import Flags
+from av.video.reformatter import ColorRange, Colorspace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -25,6 +27,7 @@ from service.orientation import Orientation
 _CODECS = {".webm": "libvpx-vp9"}
 _OTHER_CODEC = "libx264"
 _FRAME_RATE = Fraction(25)  # of a camera that does not tell
+_SQUARE = Fraction(1)  # pixels are, where nothing else is said
 GIVE_UP = 500  # damaged packets in a row; a camera joined between two key frames sends up to some hundred
 
 
@@ -107,12 +110,16 @@ class _Video:
         if not self.input.streams.video:
             raise click.ClickException(f"{self.input.name} has no video in it")
         self._video_in = self.input.streams.video[0]
+        rate = self._video_in.average_rate or _FRAME_RATE
         self._video_out = self.output.add_stream(
-            _CODECS.get(self.suffix, _OTHER_CODEC),
-            rate=self._video_in.average_rate or _FRAME_RATE,
-            options={"crf": "18"},
+            _CODECS.get(self.suffix, _OTHER_CODEC), rate=rate, options={"crf": "18"}
         )
-        self._video_out.time_base = self._video_in.time_base
+        any_rate = self.output.format.flags & Flags.variable_fps.value
+        self._tick = self._video_in.time_base if any_rate else 1 / rate
+        self._encoder = self._video_out.codec_context
+        self._encoder.time_base = self._video_out.time_base = self._tick
+        self._ticks_a_frame = max(1, round(1 / (rate * self._tick)))
+        self._last_pts: int | None = None
         self._audio = {
             stream.index: self.output.add_stream_from_template(stream) for stream in self.input.streams.audio
         }
@@ -196,12 +203,20 @@ class _Video:
         return frames
 
     def _begin(self, frame: Any) -> None:
-        """Settle the size: PyAV tells how a video is turned by its frames only, and a header goes first."""
-        width, height = frame.width, frame.height
+        """Settle size and colours: only frames tell PyAV how a video is turned, and a header goes first.
+
+        Colours keep their meaning, but in limited range, which every player knows. PyAV cannot tell the
+        WebM writer that pixels are not square.
+        """
+        width, height, aspect = frame.width, frame.height, self._video_in.sample_aspect_ratio or _SQUARE
         if Orientation.of(frame).transposed:
-            width, height = height, width
-        self._video_out.width, self._video_out.height = width, height
-        self._video_out.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
+            width, height, aspect = height, width, 1 / aspect
+        encoder = self._encoder
+        encoder.width, encoder.height, encoder.sample_aspect_ratio = width, height, aspect
+        encoder.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
+        encoder.colorspace = frame.colorspace or Colorspace.ITU601  # 0 is RGB, and we write YUV
+        encoder.color_primaries, encoder.color_trc = frame.color_primaries, frame.color_trc
+        encoder.color_range = ColorRange.MPEG
         self._begun = True
         self.output.mux(self._early)
         self._early.clear()
@@ -209,7 +224,7 @@ class _Video:
     def _pixels(self, frame: Any) -> Pixels:
         """Upright RGB, of one size also where a camera changes its own on the way."""
         orientation = Orientation.of(frame)
-        width, height = self._video_out.width, self._video_out.height
+        width, height = self._encoder.width, self._encoder.height
         if orientation.transposed:
             width, height = height, width
         return orientation.upright(frame.to_ndarray(format="rgb24", width=width, height=height))
@@ -229,9 +244,22 @@ class _Video:
             self.failures[outcome] = self.failures.get(outcome, 0) + 1
             outcome = self._pixels(source)
         frame = av.VideoFrame.from_ndarray(outcome, format="rgb24")
-        frame.pts, frame.time_base = source.pts, source.time_base
+        frame.pts, frame.time_base = self._pts(source), self._tick
+        # What PyAV makes of RGB before it encodes it.
+        frame.colorspace, frame.color_range = self._encoder.colorspace, self._encoder.color_range
         self.output.mux(self._video_out.encode(frame))
         self.written += 1
+
+    def _pts(self, source: Any) -> int:
+        """When to show a frame, in ticks; after the last one, also where the source repeats or tells none."""
+        last = self._last_pts
+        if source.pts is None:
+            pts: int = 0 if last is None else last + self._ticks_a_frame
+        else:
+            pts = round(source.pts * self._video_in.time_base / self._tick)
+            pts = pts if last is None else max(pts, last + 1)
+        self._last_pts = pts
+        return pts
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         async with self._libav:

@@ -127,6 +127,31 @@ def test_a_delay_waits_for_a_fuller_batch_and_no_longer() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("ends", ["before", "meanwhile"])
+def test_a_loop_that_ends_early_does_not_keep_its_lane(ends: str) -> None:
+    """Videos have a loop each, and that of one that fails ends while its frames are computed."""
+    held, batcher = HeldEngine(), Batcher(max_batch_pixels=0)
+
+    async def give_up() -> None:
+        task = asyncio.create_task(batcher.run(cast(Engine, held), picture(1), 1.0))
+        await asyncio.sleep(0.02)
+        assert not task.done()
+
+    async def go_on() -> None:
+        if ends == "before":
+            held.gate.set()
+            await asyncio.sleep(0.1)
+        task = asyncio.create_task(batcher.run(cast(Engine, held), picture(2), 1.0))
+        await asyncio.sleep(0.02)
+        held.gate.set()
+        async with asyncio.timeout(10):
+            assert np.array_equal((await task).pixels, 255 - picture(2))
+        await batcher.close()
+
+    asyncio.run(give_up())
+    asyncio.run(go_on())
+
+
 def test_no_shape_starves() -> None:
     """A stream of one shape does not keep an image of another waiting: the oldest goes first."""
 
