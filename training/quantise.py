@@ -24,7 +24,7 @@ from training.errors import DataError
 from training.graph import weight_name
 
 FINEST = ("head.", "tail.", "encoder.0.", "decoder.0.", "down.0.")
-NEXT = ("decoder.1.",)  # what loses most of the rest
+NEXT = ("encoder.1.", "decoder.1.")  # what loses most of the rest
 _TURNS, _SIDE = 3, 192  # patches of each corruption, pixels
 
 
