@@ -29,11 +29,14 @@ def test_every_recipe_that_ships_is_valid() -> None:
         (("patch = 128", 'kind = "mnist"'), "data.digits.shrink: unknown key; there are: kind, side"),
         (("peak = [20, 1000]", "paek = [20, 1000]"), "unknown key; there are: weight, gray, kind, peak"),
         (('loss = "psnr"', 'loss = "bce"'), "bce needs a network whose output is 0..1"),
-        (("steps = 1_000_000\nminutes = 110", ""), "give steps, epochs or minutes"),
+        (("steps = 1_000_000\nminutes = 90", ""), "give steps, epochs or minutes"),
         (('kind = "poisson"', 'kind = "fog"'), "'gaussian'"),
         (("sigma = [0, 55]", "sigma = [55, 0]"), "a range goes from low to high"),
         (
-            ('kind = "unet"\nwidths = [32, 64, 128]\nblocks = [1, 1, 2]\nunshuffle = 2', 'kind = "sr2"'),
+            (
+                'kind = "unet"\nwidths = [32, 64, 128]\nblocks = [1, 1, 2]\nunshuffle = 2\ngates = true',
+                'kind = "sr2"',
+            ),
             "photographs; take unet or conv",
         ),
         (("patch = 128", "patch = 90"), "data.patch must be a multiple of 8"),
