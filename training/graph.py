@@ -13,6 +13,7 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
+from training.blocked import keep_blocked
 from training.errors import ParityError
 from training.network import Network
 from training.served import Part, parts
@@ -38,7 +39,9 @@ def export_part(part: Part) -> bytes:
     Raises:
         ParityError: some pixel differs by more than one level of 255.
     """
-    model = _splice(onnx.parser.parse_model(part.shell), _export_core(part))
+    core = _export_core(part)
+    keep_blocked(core.graph)
+    model = _splice(onnx.parser.parse_model(part.shell), core)
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString()
     check_parity(part, content)
@@ -76,6 +79,7 @@ def _splice(shell: onnx.ModelProto, core: onnx.ModelProto) -> onnx.ModelProto:
     del shell.graph.node[:]
     shell.graph.node.extend(nodes)
     shell.graph.initializer.extend(inside.initializer)
+    shell.graph.value_info.extend(inside.value_info)  # which sides are the same, for `blocked`
     del shell.opset_import[:]
     shell.opset_import.extend([onnx.helper.make_opsetid("", OPSET)])
     return shell

@@ -58,7 +58,9 @@ def quantise(graph: bytes, feeds: Iterator[dict[str, Any]], kept: tuple[str, ...
     chosen = [
         node.name
         for node in model.graph.node
-        if node.op_type == "Conv" and not weight_name(node.input[1]).startswith(kept)
+        if node.op_type == "Conv"
+        and (name := weight_name(node.input[1]))  # of the network, not those of `blocked`
+        and not name.startswith(kept)
     ]
     if not chosen:  # which to ONNX Runtime means all of them
         raise DataError("all of its convolutions work at the finest level, which stays in float32")

@@ -19,24 +19,39 @@ denoiser (uint8[N, H, W, 3] image, float[N] strength) => (uint8[N, H, W, 3] deno
   zero = Constant <value_ints = [0]> ()
   pads = Concat <axis = 0> (before, extra, zero)
   padded = Pad <mode = "edge"> (image, pads)
-  planes = Transpose <perm = [0, 3, 1, 2]> (padded)
-  levels = Cast <to = 1> (planes)
+  padded_sides = Add (sides, extra)
+  side = Constant <value_ints = [{unshuffle}]> ()
+  stripe = Constant <value_ints = [{stripe}]> ()
+  block = Constant <value_ints = [{block}]> ()
+  rgb = Constant <value_ints = [3]> ()
+  cells = Div (padded_sides, side)
+  rows, columns = Split <axis = 0, num_outputs = 2> (cells)
+  as_stripes = Concat <axis = 0> (zero, rows, side, columns, stripe)
+  as_blocks = Concat <axis = 0> (zero, rows, columns, side, stripe)
+  as_folded = Concat <axis = 0> (zero, rows, columns, block)
+  as_image = Concat <axis = 0> (zero, padded_sides, rgb)
+  stripes = Reshape (padded, as_stripes)
+  blocks = Transpose <perm = [0, 1, 3, 2, 4]> (stripes)
+  folded_bytes = Reshape (blocks, as_folded)
+  levels = Cast <to = 1> (folded_bytes)
   white = Constant <value_float = 255.0> ()
   scaled = Div (levels, white)
-  folded = SpaceToDepth <blocksize = {unshuffle}> (scaled)
+  folded = Transpose <perm = [0, 3, 1, 2]> (scaled)
   noise = quietframe.Network (folded)
+  noise_last = Transpose <perm = [0, 2, 3, 1]> (noise)
   axes = Constant <value_ints = [1, 2, 3]> ()
   share = Unsqueeze (strength, axes)
-  removed = Mul (noise, share)
-  clean = Sub (folded, removed)
+  removed = Mul (noise_last, share)
+  clean = Sub (scaled, removed)
   black = Constant <value_float = 0.0> ()
   one = Constant <value_float = 1.0> ()
   clipped = Clip (clean, black, one)
   clean_levels = Mul (clipped, white)
   rounded = Round (clean_levels)
-  clean_planes = DepthToSpace <blocksize = {unshuffle}> (rounded)
-  bytes = Cast <to = 2> (clean_planes)
-  whole = Transpose <perm = [0, 2, 3, 1]> (bytes)
+  bytes = Cast <to = 2> (rounded)
+  clean_blocks = Reshape (bytes, as_blocks)
+  clean_stripes = Transpose <perm = [0, 1, 3, 2, 4]> (clean_blocks)
+  whole = Reshape (clean_stripes, as_image)
   corner = Constant <value_ints = [0, 0]> ()
   height_width = Constant <value_ints = [1, 2]> ()
   denoised = Slice (whole, corner, sides, height_width)
@@ -82,8 +97,14 @@ _CROPPED = """
 
 
 def residual(alignment: int, unshuffle: int) -> str:
-    """Around a network that estimates the folded noise; with `strength`."""
-    return _head() + _RESIDUAL.format(alignment=alignment, unshuffle=unshuffle)
+    """Around a network that estimates the folded noise; with `strength`.
+
+    Folding is SpaceToDepth, but on bytes and with channels last, whose reordering ONNX Runtime takes into
+    the convolutions' own: a quarter of the time of SpaceToDepth and DepthToSpace on numbers.
+    """
+    return _head() + _RESIDUAL.format(
+        alignment=alignment, unshuffle=unshuffle, stripe=3 * unshuffle, block=3 * unshuffle**2
+    )
 
 
 def restoring(image: Tensor, denoised: Tensor, alignment: int, scale: int) -> str:

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -51,6 +52,18 @@ def test_the_graph_keeps_the_contract(graph: bytes) -> None:
     assert (strength.name, strength.type, strength.shape) == ("strength", "tensor(float)", ["N"])
     assert (denoised.name, denoised.type, denoised.shape) == ("denoised", "tensor(uint8)", ["N", "H", "W", 3])
     assert {domain.domain for domain in onnx.load_model_from_string(graph).opset_import} == {""}
+
+
+def test_features_stay_in_the_layout_of_convolutions(tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3  # it warns that such a file is for this machine only
+    network = ResidualUNet((16, 32, 64), (1, 1, 1), unshuffle=2, gates=True).eval()
+    ort.InferenceSession(to_onnx(network), options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert kinds["ReorderInput"] <= 1 + 2 + 2, "the image, what two ConvTransposes give, what two gates take"
+    assert kinds["ReorderOutput"] <= 2 + 1, "what two ConvTransposes take, the noise"
+    assert kinds["Add"] == 2 + 1, "the lengths of two gates, the padded sides; sums of features are fused"
 
 
 def test_parity_is_checked_for_real(network: ResidualUNet, graph: bytes) -> None:
