@@ -10,8 +10,9 @@ serve: .venv/serve-$(EXTRA).done
 
 install: .venv/all-$(EXTRA).done
 
+# Two at a time, each file by itself, for its tests share servers; of one test, $(BIN)/pytest FILE::TEST.
 test: .venv/all-$(EXTRA).done
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # The promises under load at full length; a quiet machine, please.
 SOAK := $(patsubst %,tests/service/test_%.py,load fuzz promises archive_losses) tests/contract/test_image.py
