@@ -117,7 +117,9 @@ def denoise(
 @click.option("--server", help="host:port of a service's gRPC; without it frames are cleaned in this process")
 @click.option("--model", help="`name` or `name:version`")
 @click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True)
-@click.option("--token", envvar="QUIETFRAME_CLIENT_TOKEN", help="bearer token for that server")
+@click.option(
+    "--token", envvar="QUIETFRAME_CLIENT_TOKEN", show_envvar=True, help="bearer token for that server"
+)
 @click.option("--tls", is_flag=True, help="speak TLS to that server")
 @click.option("--ca", type=click.Path(exists=True, path_type=Path), help="PEM file to trust for TLS")
 @click.option("--frames", type=click.IntRange(1), help="stop after so many, as with a camera")
@@ -163,7 +165,12 @@ def video(
 @main.command()
 @click.argument("source")
 @click.argument("dest")
-@click.option("--address", envvar="RAY_ADDRESS", help="host:port of a Ray cluster; without it, this machine")
+@click.option(
+    "--address",
+    envvar="RAY_ADDRESS",
+    show_envvar=True,
+    help="host:port of a Ray cluster; without it, this machine",
+)
 @click.option("--engines", type=click.IntRange(1), help="at once; default as many as there is room for")
 @click.option(
     "--cores", type=click.IntRange(1), help="of each engine; default up to 4, or its share of a GPU"

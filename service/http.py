@@ -5,9 +5,10 @@ import logging
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
@@ -60,6 +61,8 @@ def build_app(settings: Settings) -> FastAPI:
     app.state.pipeline = None
     app.state.tokens = Tokens(settings.tokens)
     guarded: Any = [Depends(authorized)]
+    if settings.tokens:  # so that /docs asks for one
+        guarded.append(Security(HTTPBearer(auto_error=False)))
     app.add_api_route(
         "/v1/denoise",
         denoise,
@@ -190,7 +193,7 @@ def _request_body() -> dict[str, Any]:
 
 def _answers() -> dict[int | str, dict[str, Any]]:
     schema = {"type": "string", "format": "binary"}
-    errors = (404, 406, 413, 415, 422, 429, 503, 504)
+    errors = (401, 404, 406, 413, 415, 422, 429, 503, 504)
     problem = {PROBLEM: {"schema": {"type": "object"}}}
     return {
         200: {

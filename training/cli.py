@@ -44,7 +44,10 @@ def main() -> None:
     help="stop after so many steps instead of those or the epochs of the recipe",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="of weights, order and noise; overrides the recipe")
-@click.option("--begin-with", help="run or published model to begin with, of the same or a smaller U-Net")
+@click.option(
+    "--begin-with",
+    help="run, or model of the repository's store, to begin with, of the same or a smaller U-Net",
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
@@ -82,7 +85,10 @@ def fit(
 @main.command("own-camera")
 @click.argument("frames", type=FOLDER)
 @click.option(
-    "--begin-with", default="frames-camera", show_default=True, help="run or published model to begin with"
+    "--begin-with",
+    default="frames-camera",
+    show_default=True,
+    help="run, or model of the repository's store, to begin with",
 )
 @click.option("--run", type=click.Path(path_type=Path), default=Path("runs/own-camera"), show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=120, show_default=True)

@@ -40,7 +40,7 @@ def settings_of(pairs: Sequence[str]) -> dict[str, str]:
         name = key.lower().removeprefix("quietframe_")
         if not equals or name not in Settings.model_fields:
             raise click.ClickException(
-                f"{pair} is no setting; `LANES=1` would be one, see the README's table"
+                f"{pair} is no setting; `LANES=1` would be one, see docs/operations.md"
             )
         if name in ("host", "port", "grpc_port"):
             raise click.ClickException(f"{pair}: addresses are chosen by the load test")

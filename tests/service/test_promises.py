@@ -188,6 +188,8 @@ def test_tokens_are_asked_for_over_both_protocols(frame: bytes, photo: Pixels) -
             assert httpx.get(server.url + path).status_code == 401
         for path in ("/livez", "/readyz", "/v2/health/ready", "/docs"):
             assert httpx.get(server.url + path).status_code == 200
+        described = httpx.get(f"{server.url}/openapi.json").json()
+        assert described["paths"]["/v1/denoise"]["post"]["security"] == [{"HTTPBearer": []}]
         with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
             with pytest.raises(tritonclient.utils.InferenceServerException, match="Bearer"):
                 client.get_server_metadata()
