@@ -50,14 +50,22 @@ class TrainingData(_Strict):
 class Corruption(_Strict):
     """One corruption the model was trained to undo, its share (0..1) and the ranges of its levels.
 
-    The range of a level is [lowest, highest], in the unit of its name: `sigma` in levels of 255,
-    `amount` a share of the pixels (0..1), `quality` that of JPEG, `photons` and `peak` photons at white,
-    `read` electrons. The levels of a `sequence` are those of its `steps`.
+    The range of a level is [lowest, highest], or one number, in the unit of its name: `sigma` in levels of
+    255, `amount` a share of the pixels (0..1), `quality` that of JPEG, `photons` and `peak` photons at
+    white, `read` electrons. The levels of a `sequence` are those of its `steps`.
     """
 
     kind: Text
     share: Annotated[float, Field(gt=0, le=1)]
     levels: dict[str, Any]
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """Kind and levels of what is done one after the other: of a sequence its steps, else this alone."""
+        match self.levels.get("steps"):
+            case [*steps]:
+                return [step for step in steps if isinstance(step, dict)]
+        return [{**self.levels, "kind": self.kind}]
 
 
 class Metric(_Strict):
@@ -154,10 +162,12 @@ class ModelCard(_Strict):
     def trained_sigma(self) -> tuple[float, float] | None:
         """The white noise it was trained on, lowest and highest standard deviation in levels of 255."""
         found = []
-        for each in self.corruption:
-            steps = each.levels.get("steps")
-            parts = steps if isinstance(steps, list | tuple) else [{**each.levels, "kind": each.kind}]
-            found += [part["sigma"] for part in parts if part["kind"] == "gaussian"]
+        for step in (step for each in self.corruption for step in each.steps):
+            match step:
+                case {"kind": "gaussian", "sigma": [int() | float() as low, int() | float() as high]}:
+                    found.append((low, high))
+                case {"kind": "gaussian", "sigma": int() | float() as level}:
+                    found.append((level, level))
         return (min(low for low, _ in found), max(high for _, high in found)) if found else None
 
     @model_validator(mode="after")

@@ -108,7 +108,7 @@ def _request(card: ModelCard) -> str:
     tensor: dict[str, Any] = {"name": "IMAGE", "datatype": "BYTES", "shape": [1], "data": ["FILE"]}
     if not card.takes_image:
         first = card.inputs[0]
-        numbers = [0.5] * (first.shape[1] if isinstance(first.shape[1], int) else 1)
+        numbers = [0.5] * next((side for side in first.shape[1:] if isinstance(side, int)), 1)
         tensor = {"name": first.name, "datatype": "FP32", "shape": [1, len(numbers)], "data": numbers}
     body = json.dumps({"inputs": [tensor]}).replace("FILE", "'\"$(base64 -w0 noisy.png)\"'")
     return f"{curl} -d '{body}' \\\n    {host}/v2/models/{card.name}/versions/{card.version}/infer"
@@ -134,7 +134,7 @@ def _noise(card: ModelCard) -> str:
 
 
 def _tiles(card: ModelCard) -> str:
-    any_size = card.takes_image and isinstance(card.inputs[0].shape[1], str)
+    any_size = card.takes_image and any(isinstance(side, str) for side in card.inputs[0].shape[1:])
     if not (any_size and card.gives_image):
         return ""
     return _TILES.format(overlap=card.tile_overlap, alignment=card.alignment)
@@ -180,9 +180,15 @@ def _levels(levels: dict[str, Any]) -> str:
     """`sigma 0 to 55, demosaic 0.7`; the steps of a sequence one after the other."""
     kept = "" if levels.get("gray", True) else "; not on gray images"
     if isinstance(steps := levels.get("steps"), list | tuple):
-        told = (f"{step['kind']} {_levels(_without(step, 'kind', 'weight'))}" for step in steps)
-        return ", then ".join(told) + kept
+        return ", then ".join(map(_step, steps)) + kept
     return ", ".join(f"{name} {_span(value)}" for name, value in _without(levels, "gray").items()) + kept
+
+
+def _step(step: Any) -> str:
+    match step:
+        case {"kind": kind}:
+            return f"{kind} {_levels(_without(step, 'kind', 'weight'))}"
+    return str(step)
 
 
 def _without(step: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -212,8 +218,9 @@ def _facts(card: ModelCard) -> str:
 
 
 def _variant(variant: Variant) -> str:
-    loss = max(variant.psnr_loss.values())
-    return f"{variant.speed_ratio:g} times as fast on {variant.measured_on}; {loss:.3f} dB lost at most"
+    losses = variant.psnr_loss.values()
+    lost = f"{max(losses):.3f} dB lost at most" if losses else "what it loses is not stated"
+    return f"{variant.speed_ratio:g} times as fast on {variant.measured_on}; {lost}"
 
 
 def _hyperparameters(card: ModelCard) -> Iterable[str]:
@@ -221,11 +228,13 @@ def _hyperparameters(card: ModelCard) -> Iterable[str]:
 
 
 def _training(card: ModelCard) -> Iterable[str]:
-    earlier = card.training.get("earlier") or []
-    for run in (*earlier, card.training):
+    earlier = card.training.get("earlier")
+    runs = [*earlier, card.training] if isinstance(earlier, list | tuple) else [card.training]
+    for run in (each for each in runs if isinstance(each, dict)):
         if begun := run.get("model"):
             yield f"begun with {begun}"
-        loss = run.get("loss") or run.get("fit", {}).get("loss")
+        fit = run.get("fit")
+        loss = run.get("loss") or (fit.get("loss") if isinstance(fit, dict) else None)
         if loss:
             yield f"{run.get('steps', '?')} steps with the loss {loss} in {run.get('minutes', '?')} minutes"
     yield f"seed {card.seed}"

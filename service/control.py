@@ -1,12 +1,11 @@
 """What the Open Inference Protocol asks about models, and does to them: shared by REST and gRPC."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from model_store import InvalidNameError, ModelCard, ModelNotFoundError, StoreError, parse_reference
+from model_store import InvalidNameError, ModelCard, parse_reference
 from service import oip_models
-from service.errors import ModelBrokenError, NotSupportedError, ServiceError, StartError, UnknownModelError
+from service.engines import told
+from service.errors import NotSupportedError, ServiceError
 from service.pipeline import Pipeline
 
 
@@ -28,7 +27,7 @@ async def card_of(pipeline: Pipeline, reference: str) -> ModelCard:
     engine = pipeline.engines.get(reference)
     if engine:
         return engine.card
-    with _told():
+    with told(reference):
         return await pipeline.with_headers(lambda: pipeline.engines.find(reference).card)
 
 
@@ -39,7 +38,7 @@ async def describe(pipeline: Pipeline, name: str, version: str) -> tuple[ModelCa
         UnknownModelError, ModelBrokenError: there is none, or its card is broken.
     """
     card = await card_of(pipeline, oip_models.reference_of(name, version))
-    with _told():
+    with told(name):
         return card, await pipeline.with_headers(lambda: pipeline.store.versions(name))
 
 
@@ -60,7 +59,7 @@ async def load(pipeline: Pipeline, name: str) -> None:
         UnknownModelError, ModelBrokenError: there is none, or it cannot be loaded.
     """
     _check_allowed(pipeline)
-    with _told():
+    with told(name):
         await pipeline.with_models(lambda: pipeline.engines.reload(_bare(name)))
 
 
@@ -72,19 +71,8 @@ async def unload(pipeline: Pipeline, name: str) -> None:
         UnknownModelError, ModelBrokenError: there is none, or whether there is cannot be read.
     """
     _check_allowed(pipeline)
-    with _told():
+    with told(name):
         await pipeline.with_models(lambda: pipeline.engines.unload(_bare(name)))
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors of the store as clients are told them."""
-    try:
-        yield
-    except (InvalidNameError, ModelNotFoundError) as error:
-        raise UnknownModelError(str(error)) from None
-    except (StoreError, StartError) as error:
-        raise ModelBrokenError(str(error)) from None
 
 
 def _check_allowed(pipeline: Pipeline) -> None:

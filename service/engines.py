@@ -3,11 +3,14 @@
 import logging
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnxruntime as ort
 
 from model_store import (
     CorruptModelError,
+    InvalidNameError,
     ModelNotFoundError,
     ModelStore,
     StoredModel,
@@ -16,7 +19,7 @@ from model_store import (
 )
 from service import metrics
 from service.engine import Engine
-from service.errors import StartError
+from service.errors import ModelBrokenError, StartError, UnknownModelError
 from service.precision import PrecisionChoice
 
 log = logging.getLogger(__name__)
@@ -55,6 +58,7 @@ class Engines:
         self.precision = precision
         self.threads = threads
         self.lanes = lanes
+        self._default = default
         self._serving: dict[str, Engine] = {}  # by `name` and by `name:version`, as asked for
         self._refused: dict[str, tuple[int, ...]] = {}
         self._unloaded: set[str] = set()
@@ -76,6 +80,10 @@ class Engines:
         """
         self._check_not_unloaded(parse_reference(reference)[0])
         return self.store.resolve(reference)
+
+    def is_unloaded(self, name: str) -> bool:
+        """Whether `unload` has let go of it and it is refused since."""
+        return name in self._unloaded
 
     def loaded(self) -> list[Engine]:
         """Every engine in memory, each once."""
@@ -137,12 +145,12 @@ class Engines:
                     log.warning("%s goes on unchanged: %s", reference, error)
 
     def _check_not_unloaded(self, name: str) -> None:
-        if name in self._unloaded:
+        if self.is_unloaded(name):
             raise ModelNotFoundError(f"model {name!r} has been unloaded")
 
     def _let_go_of_old_pins(self) -> None:
-        """Clients choose versions, so they must not choose how many are in memory."""
-        pins = [reference for reference in self._serving if ":" in reference]
+        """Clients choose versions, so they must not choose how many are in memory; the default stays."""
+        pins = [reference for reference in self._serving if ":" in reference and reference != self._default]
         for reference in pins[:-_MOST_PINS]:
             del self._serving[reference]
 
@@ -221,6 +229,23 @@ class Engines:
         for labels in now:
             metrics.MODEL_LOADED.labels(*labels).set(1)
         self._told |= now
+
+
+@contextmanager
+def told(reference: str) -> Iterator[None]:
+    """Errors of the store and of loading as clients are told them: paths and hashes are for the log alone.
+
+    Raises:
+        UnknownModelError, ModelBrokenError: see `Engines`.
+    """
+    try:
+        yield
+    except (InvalidNameError, ModelNotFoundError) as error:
+        raise UnknownModelError(str(error)) from None
+    except (StoreError, StartError) as error:
+        if isinstance(error, StoreError):  # a StartError is in the log already, once for all requests
+            log.error("%s cannot be loaded: %s", reference, error)
+        raise ModelBrokenError(f"{reference} cannot be loaded; see the service's log") from None
 
 
 def _is_lasting(error: StoreError | StartError) -> bool:

@@ -5,6 +5,7 @@ with NVIDIA's tritonclient; REST translates its JSON in `oip_json`. A model take
 `IMAGE` (BYTES `[N]`, encoded files) and `image` (UINT8 `[N, H, W, C]`, raw pixels), and gives
 either of `DENOISED` (BYTES) and `denoised` (UINT8), by default of the kind that came in. Encoders
 give `latent` (FP32 `[N, k]`) instead, decoders take it; a model of points has `points` and `restored`.
+`DENOISED` has the parameter `media_type` where all its files are of one type.
 """
 
 import math
@@ -88,6 +89,8 @@ def _read(request: Any) -> _Job:
         raise BadParameterError(f"Send one input, {FILE} or {PIXELS}, and {STRENGTH} where wanted")
     parameters = _parameters(request)
     tensors = dict(_tensors(request))
+    if len(tensors) < len(request.inputs):
+        raise BadParameterError("Two inputs have the same name; send each input once")
     given = [name for name in _GIVEN if name in tensors]
     if len(given) != 1:
         raise BadParameterError(f"Send either {FILE} (BYTES) or {PIXELS} (UINT8), not {quoted(tensors)}")
@@ -261,7 +264,7 @@ def _response(request_id: str, wanted: Sequence[str], done: Sequence[Denoised]) 
     for name in wanted:
         shape, raw = _files(done) if name == CLEAN_FILE else _frames(done)
         output = response.outputs.add(name=name, datatype=DATATYPES[name], shape=shape)
-        if name == CLEAN_FILE:
+        if name == CLEAN_FILE and len({each.media_type for each in done}) == 1:
             output.parameters["media_type"].string_param = done[0].media_type
         response.raw_output_contents.append(raw)
     return response

@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from service.errors import BadParameterError, BodyTooLargeError
 
 HEADER_LENGTH = "inference-header-content-length"
 # Reading and writing JSON holds the interpreter, and with it every other request.
-_MOST_JSON = 4 * 2**20  # bytes in
+_MOST_JSON = 4 * 2**20  # bytes in, and of files out
 _MOST_VALUES = 2**18  # pixel values out
 
 _DTYPES = {"UINT8": "u1", "FP32": "<f4"}
+_NUMBERS: dict[str, set[type]] = {"UINT8": {int}, "FP32": {int, float}}
 
 Scalar = bool | int | float | str
 
@@ -130,12 +132,11 @@ def _raw(tensor: _Tensor) -> bytes:
         raise BadParameterError(f"{tensor.name} has neither `data` nor binary data")
     if tensor.datatype == "BYTES":
         return b"".join(_file(tensor.name, each) for each in tensor.data)
-    try:
-        return np.array(tensor.data, _DTYPES[tensor.datatype]).tobytes()
-    except (KeyError, ValueError, TypeError, OverflowError):
-        raise BadParameterError(
-            f"{tensor.name}: `data` does not hold {tensor.datatype[:20]} values"
-        ) from None
+    with suppress(KeyError, ValueError, TypeError, OverflowError):
+        values = np.array(tensor.data, np.object_)  # NumPy would make a level of 0.99, "7" and true
+        if set(map(type, values.flat)) <= _NUMBERS[tensor.datatype]:
+            return values.astype(_DTYPES[tensor.datatype]).tobytes()
+    raise BadParameterError(f"{tensor.name}: `data` does not hold {tensor.datatype[:20]} values")
 
 
 def _file(name: str, text: Any) -> bytes:
@@ -150,7 +151,7 @@ def from_message(response: Any, asked: InferJson) -> tuple[bytes, int | None]:
     """The body of a ModelInferResponse, and the length of its JSON part where binary tensors follow.
 
     Raises:
-        BadParameterError: so many pixels are not written as JSON.
+        BadParameterError: so many pixels, or files so long, are not written as JSON.
     """
     all_binary = asked.parameters.get("binary_data_output") is True
     chosen = {output.name: output.parameters.get("binary_data", all_binary) for output in asked.outputs}
@@ -166,6 +167,8 @@ def from_message(response: Any, asked: InferJson) -> tuple[bytes, int | None]:
             described["parameters"]["binary_data_size"] = len(raw)
             binaries.append(raw)
         elif output.datatype == "BYTES":
+            if len(raw) > _MOST_JSON:
+                raise BadParameterError(f"{output.name} has {len(raw)} bytes; ask for it with binary_data")
             described["parameters"]["content_type"] = "base64"
             described["data"] = [base64.b64encode(each).decode() for each in oip.split_bytes(raw)]
         elif len(raw) > _MOST_VALUES:

@@ -89,10 +89,14 @@ def repository_index(pipeline: Pipeline, ready_only: bool) -> Any:
                     name=card.name,
                     version=str(card.version),
                     state=state,
-                    reason="" if ready else "not asked for yet",
+                    reason="" if ready else _reason(pipeline, card),
                 )
             )
     return pb.RepositoryIndexResponse(models=models)
+
+
+def _reason(pipeline: Pipeline, card: ModelCard) -> str:
+    return "unloaded" if pipeline.engines.is_unloaded(card.name) else "not asked for yet"
 
 
 def reference_of(name: str, version: str) -> str:

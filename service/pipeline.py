@@ -14,21 +14,14 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from model_store import InvalidNameError, ModelCard, ModelNotFoundError, ModelStore, StoreError
+from model_store import ModelCard, ModelStore
 from service import codec, metrics, tiling
 from service.admission import Admission, Place
 from service.batcher import Batcher, Ran, step_back
 from service.codec import Picture, Pixels
 from service.engine import Engine, Samples
-from service.engines import Engines
-from service.errors import (
-    BadImageError,
-    BadParameterError,
-    DeadlineError,
-    ModelBrokenError,
-    StartError,
-    UnknownModelError,
-)
+from service.engines import Engines, told
+from service.errors import BadImageError, BadParameterError, DeadlineError
 from service.fitting import fitted, luma
 from service.noise import noise_sigma
 from service.order import Denoised, Order
@@ -175,12 +168,8 @@ class Pipeline:
         engine = self.engines.get(reference)
         if engine:
             return engine
-        try:
+        with told(reference):
             return await self.with_models(lambda: self.engines.load(reference))
-        except (InvalidNameError, ModelNotFoundError) as error:
-            raise UnknownModelError(str(error)) from None
-        except (StoreError, StartError) as error:
-            raise ModelBrokenError(str(error)) from None
 
     async def with_models(self, work: Callable[[], T]) -> T:
         """Run what may wait for a model to load, outside the event loop."""

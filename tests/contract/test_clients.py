@@ -86,6 +86,22 @@ def test_files_are_those_of_v1(triton: tuple[Any, Any], frames: Pixels, expected
     assert bytes(result.as_numpy("DENOISED")[0]).startswith(b"RIFF")
 
 
+def test_the_type_of_files_is_told_where_they_have_one(triton: tuple[Any, Any], frames: Pixels) -> None:
+    client, module = triton
+    for kinds, told in ((("png", "png"), "image/png"), (("jpeg", "png"), None)):
+        files = [file_of(Image.fromarray(frame), kind) for frame, kind in zip(frames, kinds, strict=True)]
+        output = client.infer(MODEL, [file_input(module, files)]).get_output("DENOISED")
+        parameters = output["parameters"] if isinstance(output, dict) else output.parameters
+        found = parameters.get("media_type")
+        assert (found.string_param if isinstance(found, pb.InferParameter) else found) == told
+
+
+def test_an_input_sent_twice_is_refused(triton: tuple[Any, Any], frames: Pixels) -> None:
+    client, module = triton
+    with pytest.raises(tritonclient.utils.InferenceServerException, match="each input once"):
+        client.infer(MODEL, [raw_input(module, frames), raw_input(module, frames)])
+
+
 def test_strength_by_parameter_and_by_tensor(triton: tuple[Any, Any], frames: Pixels) -> None:
     client, module = triton
     untouched = client.infer(MODEL, [raw_input(module, frames)], parameters={"strength": 0})
@@ -168,18 +184,29 @@ def test_a_shape_without_end_is_refused_at_once(server: Server) -> None:
 
 def test_requests_that_cannot_be_represented(server: Server, photo: Pixels) -> None:
     small = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
+    strength = {"name": "strength", "datatype": "FP32", "shape": [1]}
     large = {"name": "IMAGE", "datatype": "BYTES", "shape": [1]}
-    large["data"] = [base64.b64encode(file_of(Image.fromarray(np.tile(photo, (2, 2, 1))), "jpeg")).decode()]
+    file = base64.b64encode(file_of(Image.fromarray(np.tile(photo, (2, 2, 1))), "jpeg")).decode()
+    large["data"] = [file]
+    three = {**large, "shape": [3], "data": 3 * [file]}  # as BMP 4.6 MiB
     for status, said, body, headers in (
         (200, "", {"inputs": [small]}, {}),
         (422, "represented", {"inputs": [small], "id": "\ud800"}, {}),
         (422, "represented", {"inputs": [{**small, "shape": [2**64]}]}, {}),
         (422, "length of the JSON", {"inputs": [small]}, {"Inference-Header-Content-Length": "9" * 5000}),
         (422, "binary_data", {"inputs": [large], "outputs": [{"name": "denoised"}]}, {}),
+        (200, "", {"inputs": [large], "parameters": {"format": "bmp"}}, {}),
+        (422, "binary_data", {"inputs": [three], "parameters": {"format": "bmp"}}, {}),
         (413, "binary", {"inputs": [small], "padding": "x" * 2**23}, {}),
         (422, "JSON", "{", {}),
         (422, "dictionary", [], {}),
         (422, "levels|hold", {"inputs": [{**small, "data": [1, 2, 256]}]}, {}),
+        (422, "hold UINT8", {"inputs": [{**small, "data": [0.2, 0.99, 1]}]}, {}),
+        (422, "hold UINT8", {"inputs": [{**small, "data": [True, 2, 3]}]}, {}),
+        (422, "hold UINT8", {"inputs": [{**small, "data": ["1", 2, 3]}]}, {}),
+        (422, "hold FP32", {"inputs": [small, {**strength, "data": [True]}]}, {}),
+        (422, "hold FP32", {"inputs": [small, {**strength, "data": [None]}]}, {}),
+        (200, "", {"inputs": [small, {**strength, "data": [1]}]}, {}),
         (422, "data", {"inputs": [{**small, "data": None}]}, {}),
         (501, "Shared memory", {"inputs": [{**small, "parameters": {"shared_memory_region": "a"}}]}, {}),
     ):

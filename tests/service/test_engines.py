@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from model_store import CorruptModelError, ModelNotFoundError, ModelStore, StoredModel, StoreError
+from model_store import (
+    CorruptModelError,
+    ModelNotFoundError,
+    ModelStore,
+    StoredModel,
+    StoreError,
+    default_root,
+)
 from service.engine import Engine
 from service.engines import Engines
 from service.errors import StartError
@@ -126,6 +133,18 @@ def test_a_pinned_version_stays(store: ModelStore, shipped: StoredModel) -> None
     engines.refresh()
     assert engines.get(f"{NAME}:1") is pinned
     assert sorted(engine.card.version for engine in engines.loaded()) == [1, 2]
+
+
+def test_pins_come_and_go_but_a_pinned_default_stays() -> None:
+    shipped = ModelStore(default_root())
+    small = [card for card in shipped.readable_cards() if card.name.startswith(("mnist", "fashion"))]
+    default, *pins = [f"{card.name}:{card.version}" for card in small][:10]
+    engines = Engines(shipped, default, "cpu", 1)
+    begun = engines.get(default)
+    for pin in pins:
+        engines.load(pin)
+    assert engines.get(default) is begun
+    assert [engines.get(pin) is None for pin in pins] == [True] + 8 * [False]
 
 
 def test_unloaded_is_gone_until_loaded_again(store: ModelStore) -> None:
