@@ -196,7 +196,7 @@ def archive(
     """Clean a folder or object store of images and videos with Ray, here or on a cluster.
 
     SOURCE and DEST are folders or URLs (s3://bucket/folder, gs://...). What DEST has is not done again,
-    so the same command goes on after an interruption; what failed is in DEST/_quietframe/failed.jsonl.
+    so the same command goes on after an interruption; what failed is in DEST/_quietframe/failed-*.jsonl.
 
     Exit status: 0 all done, 1 some failed (each is named), 2 wrong usage, 130 interrupted.
     """

@@ -29,7 +29,7 @@ def clean_here(pipeline: Pipeline, order: Order) -> Cleaner:
 
     async def work(frame: Pixels) -> Pixels | str:
         try:
-            return (await pipeline.denoise(frame, order)).pixels
+            return _rgb((await pipeline.denoise(frame, order)).pixels)
         except ServiceError as error:
             return error.detail
 
@@ -86,11 +86,16 @@ def clean_there(server: Server, model: str, strength: float) -> Cleaner:
             try:
                 async for result, error in client.stream_infer(requests(), headers=headers):
                     places.release()
-                    yield error.message() if error else result.as_numpy(oip_models.CLEAN_PIXELS)[0]
+                    yield error.message() if error else _rgb(result.as_numpy(oip_models.CLEAN_PIXELS)[0])
             except grpc.aio.AioRpcError as error:
                 raise ConnectionError(f"{server.address}: {error.details()}") from None
 
     return cleaned
+
+
+def _rgb(frame: Pixels) -> Pixels:
+    """`[H, W, 3]`, as videos are written, also where a model gives `[H, W, 1]`."""
+    return np.repeat(frame, 3, axis=2) if frame.shape[2] == 1 else frame
 
 
 def _tensor(frame: Pixels, max_bytes: int) -> Any:

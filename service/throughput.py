@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -121,23 +121,23 @@ def _grpc(target: Target, data: bytes, _caller: int) -> Iterator[Call]:
 
 
 def _rate(connect: Connect, callers: int, seconds: float) -> float:
-    """Calls a second of `callers` that each begin the next when the last is done."""
-    counts = [0] * callers
-    begin = threading.Barrier(callers)
+    """Calls a second of `callers` that each begin the next when the last is done.
 
-    def caller(number: int) -> float:
-        with connect(number) as call:
+    Raises:
+        Exception: what the first call that failed has raised.
+    """
+
+    def caller(call: Call) -> float:
+        count, started = 0, time.perf_counter()
+        while time.perf_counter() - started < seconds:
             call()
-            begin.wait()
-            started = time.perf_counter()
-            while time.perf_counter() - started < seconds:
-                call()
-                counts[number] += 1
-            return time.perf_counter() - started
+            count += 1
+        return count / (time.perf_counter() - started)
 
-    with concurrent.futures.ThreadPoolExecutor(callers) as pool:
-        spent = list(pool.map(caller, range(callers)))
-    return sum(count / each for count, each in zip(counts, spent, strict=True))
+    with ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(callers) as pool:
+        calls = [stack.enter_context(connect(number)) for number in range(callers)]
+        list(pool.map(lambda call: call(), calls))  # connects and warms up, which is not timed
+        return sum(pool.map(caller, calls))
 
 
 def _latency(port: int, data: bytes, rate: float, seconds: float) -> tuple[float, float]:

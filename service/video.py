@@ -243,12 +243,22 @@ class _Video:
         if isinstance(outcome, str):
             self.failures[outcome] = self.failures.get(outcome, 0) + 1
             outcome = self._pixels(source)
+        self._check_size(outcome)
         frame = av.VideoFrame.from_ndarray(outcome, format="rgb24")
         frame.pts, frame.time_base = self._pts(source), self._tick
         # What PyAV makes of RGB before it encodes it.
         frame.colorspace, frame.color_range = self._encoder.colorspace, self._encoder.color_range
         self.output.mux(self._video_out.encode(frame))
         self.written += 1
+
+    def _check_size(self, clean: Pixels) -> None:
+        """PyAV would scale what a model enlarges back without a word."""
+        sides = self._encoder.height, self._encoder.width
+        if clean.shape[:2] != sides:
+            raise ValueError(
+                f"the model gives frames of {list(clean.shape[:2])} for those of {list(sides)}, but videos"
+                " keep their size; choose a model that does not enlarge"
+            )
 
     def _pts(self, source: Any) -> int:
         """When to show a frame, in ticks; after the last one, also where the source repeats or tells none."""

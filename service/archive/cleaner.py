@@ -36,6 +36,7 @@ class Work:
 
     source: str
     dest: str
+    run: str
     terms: Terms
     settings: Settings
 
@@ -59,7 +60,7 @@ class Cleaner:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        self._source, self._dest = Folder(work.source), Folder(work.dest)
+        self._source, self._dest = Folder(work.source), Folder(work.dest, work.run)
         self._runner = asyncio.Runner()
         self._trouble = ""
         try:

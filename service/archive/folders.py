@@ -2,20 +2,21 @@
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
-from fsspec.core import url_to_fs
+from fsspec import get_filesystem_class
 from fsspec.implementations.local import LocalFileSystem
 
 from service.errors import StartError
 
 OURS = "_quietframe"  # what we keep in a folder beside its files
-_DRAFTS = f"{OURS}/drafts"
+_ABANDONED_S = 24 * 3600  # no work leaves its drafts untouched for so long
 # They show an object when it has been sent completely, and "renaming" there is a copy.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2"})
 
@@ -28,10 +29,12 @@ class FolderError(StartError):
 class Folder:
     """Files by their names relative to `url`, with `/` between the parts.
 
+    What is written is under `drafts-{run}` in ours until it is whole: each run into a folder has its own.
     What reads and writes raises whatever the file system raises: OSError, as a rule.
     """
 
     url: str
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @classmethod
     def at(cls, url: str) -> "Folder":
@@ -116,15 +119,20 @@ class Folder:
             self._files.rm(self._path(name), recursive=True)
 
     def remove_drafts(self) -> None:
-        """What killed processes have left half done."""
-        self.remove(_DRAFTS)
+        """What this run has left half done, and on a disk what killed ones have."""
+        self.remove(self._drafts)
+        if not self._is_local:
+            return
+        for drafts in Path(self._path(OURS)).glob("drafts-*"):
+            if time.time() - _last_change(drafts) > _ABANDONED_S:
+                self.remove(f"{OURS}/{drafts.name}")
 
     @property
     def scratch(self) -> Path | None:
         """Where drafts are, if that is a disk; None for the system's temporary folder."""
         if not self._is_local:
             return None
-        drafts = Path(self._path(_DRAFTS))
+        drafts = Path(self._path(self._drafts))
         drafts.mkdir(parents=True, exist_ok=True)
         return drafts
 
@@ -133,7 +141,7 @@ class Folder:
         if _OBJECT_STORES & self._protocols:
             send(target)
             return
-        draft = self._path(f"{_DRAFTS}/{uuid.uuid4().hex}")
+        draft = self._path(f"{self._drafts}/{uuid.uuid4().hex}")
         self._make_room(draft)
         self._make_room(target)
         try:
@@ -157,6 +165,10 @@ class Folder:
         return f"{self._root.rstrip('/')}/{name}"
 
     @property
+    def _drafts(self) -> str:
+        return f"{OURS}/drafts-{self.run}"
+
+    @property
     def _files(self) -> Any:
         return self._opened[0]
 
@@ -175,11 +187,17 @@ class Folder:
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
+        """Not by fsspec's `url_to_fs`, to which `::` in a name begins another URL."""
+        protocol, separator, _ = self.url.partition("://")
         try:
-            files, root = url_to_fs(self.url)
+            system = get_filesystem_class(protocol if separator else "file")
+            return system(**system._get_kwargs_from_urls(self.url)), str(system._strip_protocol(self.url))
         except (ImportError, ValueError, OSError) as error:
             raise FolderError(f"{self.url}: {in_one_line(error)}") from None
-        return files, str(root)
+
+
+def _last_change(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
 def in_one_line(error: Exception) -> str:

@@ -1,6 +1,8 @@
 """What there is to do, decided before anything starts: names in, names out, what is done already."""
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
@@ -33,13 +35,17 @@ class Terms:
 
 @dataclass(frozen=True)
 class Plan:
-    """`todo` are names in `source`; a target that exists is done, as none appears half."""
+    """`todo` are names in `source`; a target that exists is done, as none appears half.
+
+    `report` is a name in `dest`, for what fails: each source has its own, which no run of another removes.
+    """
 
     source: Folder
     dest: Folder
     terms: Terms
     todo: list[str]
     done: int
+    report: str
 
 
 def plan_archive(source_url: str, dest_url: str, terms: Terms) -> Plan:
@@ -52,6 +58,7 @@ def plan_archive(source_url: str, dest_url: str, terms: Terms) -> Plan:
         FolderError: one of them cannot be read.
     """
     source, dest = Folder.at(source_url), Folder.at(dest_url)
+    report = _report_of(source)
     names = None
     if source.is_file:
         source, name = source.parent
@@ -66,7 +73,7 @@ def plan_archive(source_url: str, dest_url: str, terms: Terms) -> Plan:
     todo = [name for name, target in targets.items() if target not in there]
     # The longest work first, so that no engine begins a video when the others are about to end.
     todo.sort(key=lambda name: not is_video(name))
-    return Plan(source, dest, terms, todo, len(found) - len(todo))
+    return Plan(source, dest, terms, todo, len(found) - len(todo), report)
 
 
 def target_of(name: str, format: ImageFormat | None) -> str:
@@ -99,6 +106,10 @@ def shares(names: Sequence[str], engines: int, smallest: int) -> Iterator[list[s
         first += size
 
 
+def _report_of(source: Folder) -> str:
+    return f"{OURS}/failed-{hashlib.sha256(os.fsencode(source.url)).hexdigest()[:8]}.jsonl"
+
+
 def _suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
@@ -124,10 +135,12 @@ def _refuse_nesting(source: Folder, dest: Folder, names: list[str] | None) -> No
 def _keep_to_terms(dest: Folder, terms: Terms, begun: bool) -> None:
     """Write the terms down, which also shows that we may write, or compare them with those before."""
     try:
-        before = json.loads(dest.read(_TERMS, 2**16)) if dest.exists(_TERMS) else None
-        if not before:
+        if not dest.exists(_TERMS):
             dest.write(_TERMS, json.dumps(asdict(terms), indent=2).encode())
             return
+        before = json.loads(dest.read(_TERMS, 2**16))
+        if not isinstance(before, dict):
+            raise ValueError(f"{_TERMS} is no JSON object; restore it, or choose another DEST")
     except Exception as error:  # stores raise classes of their own
         raise StartError(f"{dest.url} cannot be used: {in_one_line(error)}") from None
     differ = [

@@ -12,12 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from service.archive.cleaner import Told, Work
 from service.archive.cluster import Pool, choose_pool, clean_shares, nodes, ray_cluster
-from service.archive.folders import OURS, in_one_line
+from service.archive.folders import in_one_line
 from service.archive.plan import Plan, is_video, shares, target_of
 from service.errors import StartError
 from service.settings import Settings
 
-_REPORT = f"{OURS}/failed.jsonl"
 _ROUNDS = 3
 _DIED = f"its engine died in each of {_ROUNDS} rounds: out of memory, or a file that crashes a decoder"
 
@@ -37,19 +36,19 @@ def run_archive(
         StartError: no engine can work as it was asked to.
     """
     console = Console(stderr=True)
-    plan.dest.remove(_REPORT)
+    plan.dest.remove(plan.report)
     run = _Run(plan, console)
-    if plan.todo:
-        _check_here(plan, settings, address)
-        try:
+    try:
+        if plan.todo:
+            _check_here(plan, settings, address)
             with ray_cluster(address, settings.threads_per_worker), run.bar:
                 gpu = _takes_gpu(settings)
                 pool = choose_pool(nodes(), gpu, engines, cores)
                 run.all(_work(plan, settings, pool, gpu), pool)
-        except KeyboardInterrupt:
-            run.interrupted = True
-        finally:
-            run.close()
+    except KeyboardInterrupt:
+        run.interrupted = True
+    finally:
+        run.close()
     return run.status()
 
 
@@ -117,7 +116,7 @@ class _Run:
             return
         self._failed += 1
         self._console.print(f"failed: {name}: {error}", markup=False, soft_wrap=True)
-        self._report = self._report or self._plan.dest.open_text(_REPORT)
+        self._report = self._report or self._plan.dest.open_text(self._plan.report)
         target = target_of(name, self._plan.terms.format)
         line = {"source": name, "target": target, "error": error}
         self._report.write(json.dumps(line) + "\n")
@@ -143,7 +142,7 @@ class _Run:
         self._console.print(f"{clean} of {len(plan.todo)} cleaned{before}{rate}", markup=False)
         if self._failed:
             self._console.print(
-                f"{self._failed} failed: {plan.dest.url}/{_REPORT}", markup=False, soft_wrap=True
+                f"{self._failed} failed: {plan.dest.url}/{plan.report}", markup=False, soft_wrap=True
             )
         if self.interrupted:
             self._console.print("interrupted; the same command goes on from here")
@@ -176,4 +175,5 @@ def _work(plan: Plan, settings: Settings, pool: Pool, gpu: bool) -> Work:
     device = settings.device if gpu else "cpu"
     change = {"default_model": plan.terms.model, "workers": 1, "threads": pool.cores, "device": device}
     secrets: dict[str, object] = {"tokens": frozenset(), "tls_cert": None, "tls_key": None}
-    return Work(plan.source.url, plan.dest.url, plan.terms, settings.model_copy(update=change | secrets))
+    theirs = settings.model_copy(update=change | secrets)
+    return Work(plan.source.url, plan.dest.url, plan.dest.run, plan.terms, theirs)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ from PIL import Image
 
 pytest.importorskip("ray")
 
+from model_store import ModelStore, default_root
 from service.archive.cleaner import Cleaner, Work
 from service.archive.cluster import Pool, choose_pool
 from service.archive.folders import Folder
-from service.archive.plan import Terms, is_video, shares
+from service.archive.plan import Terms, is_video, plan_archive, shares
+from service.archive.run import run_archive
 from service.cli import main
 from service.errors import StartError
 from service.settings import Settings
@@ -37,6 +40,7 @@ from tests.service.test_video import noisy_video
 
 __all__ = ["noisy_video"]  # a fixture
 Pixels = npt.NDArray[np.uint8]
+TERMS = Terms("frames-balanced:1", "0" * 64, 1.0, None, 90)
 
 
 def archive(*arguments: object, **environment: str) -> Result:
@@ -80,8 +84,9 @@ def test_an_archive_is_cleaned_as_denoise_and_video_do(
     )
     for name in files_below(plain):
         assert (dest / name).read_bytes() == (plain / name).read_bytes(), name
-    assert {path.name for path in (dest / "_quietframe").iterdir()} == {"failed.jsonl", "terms.json"}
-    (failure,) = map(json.loads, (dest / "_quietframe" / "failed.jsonl").read_text().splitlines())
+    (report,) = (path for path in (dest / "_quietframe").iterdir() if path.name != "terms.json")
+    assert f"1 failed: file://{report}" in said
+    (failure,) = map(json.loads, report.read_text().splitlines())
     assert failure["source"] == "broken.png"
 
     (source / "broken.png").unlink()
@@ -89,6 +94,7 @@ def test_an_archive_is_cleaned_as_denoise_and_video_do(
     again = archive(source, dest)
     assert again.exit_code == 0, again.output
     assert "0 of 0 cleaned, 5 before" in again.output
+    assert not report.exists()
     assert before == {name: (dest / name).stat().st_mtime_ns for name in files_below(dest)}
     other = archive(source, dest, "--strength", "0.5")
     assert other.exit_code == 1
@@ -122,12 +128,63 @@ def test_what_is_wrong_is_said_before_ray_starts(source: Path, tmp_path: Path) -
 
 
 def test_an_engine_with_other_weights_does_nothing(source: Path, tmp_path: Path) -> None:
-    terms = Terms("frames-balanced:1", "0" * 64, 1.0, None, 90)
-    engine = Cleaner(Work(f"file://{source}", f"file://{tmp_path}/dest", terms, Settings()))
+    engine = Cleaner(Work(f"file://{source}", f"file://{tmp_path}/dest", "run", TERMS, Settings()))
     with contextlib.closing(engine):
         (row,) = engine({"names": json.dumps(["a.png"]), "again": ""})
     assert "differs between machines" in json.loads(row["told"])["trouble"]
     assert not (tmp_path / "dest").exists()
+
+
+def test_a_video_is_not_enlarged(noisy_video: Path, tmp_path: Path) -> None:
+    card = ModelStore(default_root()).resolve("fashion-sr2").card
+    terms = Terms("fashion-sr2:1", card.sha256, 1.0, None, 90)
+    settings = Settings(default_model=terms.model, device="cpu")
+    source, dest = f"file://{noisy_video.parent}", f"file://{tmp_path}/dest"
+    with contextlib.closing(Cleaner(Work(source, dest, "run", terms, settings))) as engine:
+        told = [json.loads(row["told"]) for row in engine({"names": '["noisy.mp4"]', "again": ""})]
+    assert "choose a model that does not enlarge" in told[-1]["errors"]["noisy.mp4"]
+    assert not files_below(tmp_path / "dest")
+
+
+@pytest.mark.parametrize("terms", ["[1]", "null", "7", "{"])
+def test_terms_that_are_none_are_named_and_kept(source: Path, tmp_path: Path, terms: str) -> None:
+    ours = tmp_path / "dest" / "_quietframe"
+    ours.mkdir(parents=True)
+    (ours / "terms.json").write_text(terms)
+    done = archive(source, tmp_path / "dest")
+    assert done.exit_code == 1
+    assert f"Error: file://{tmp_path}/dest cannot be used: " in done.output
+    assert (ours / "terms.json").read_text() == terms
+
+
+def test_runs_into_one_folder_leave_each_other_alone(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    running = plan_archive(str(source), str(dest), TERMS)
+    work, killed = (plan_archive(str(source), str(dest), TERMS).dest.scratch for _ in range(2))
+    assert work
+    assert killed
+    for scratch in (running.dest.scratch, work, killed):
+        assert scratch
+        (scratch / "video").mkdir()
+        (scratch / "video" / "half.mp4").write_bytes(b"hours of work")
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for path in (work, work / "video", killed / "video" / "half.mp4", killed / "video", killed):
+        os.utime(path, (two_days_ago, two_days_ago))
+    with running.dest.open_text(running.report) as report:
+        report.write("what failed\n")
+
+    other = plan_archive(str(source / "night"), str(dest), TERMS)
+    other.dest.write("a.png", b"clean")
+    assert (
+        run_archive(plan_archive(str(source / "night"), str(dest), TERMS), Settings(), None, None, None) == 0
+    )
+    other.dest.remove_drafts()
+    assert running.dest.read(running.report, 100) == b"what failed\n"
+    assert (work / "video" / "half.mp4").exists(), "its folders are old, but it is still written"
+    assert {path.name for path in (dest / "_quietframe").glob("drafts-*")} == {
+        f"drafts-{running.dest.run}",
+        work.name,
+    }
 
 
 def test_without_ray_the_extra_is_named(
@@ -183,3 +240,19 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         folder.write("a", b"is a folder")
     assert folder.names() == ["a/b#1.png"]
     assert not [path for path in (tmp_path / "[odd] *name?" / "_quietframe").rglob("*") if path.is_file()]
+
+
+def test_two_colons_are_part_of_a_name(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cameras are called by their IPv6 addresses; fsspec takes what follows for another URL."""
+    monkeypatch.chdir(tmp_path)
+    source = source.rename(tmp_path / "fe80::1")
+    first = plan_archive("fe80::1", "clean/fe80::1", TERMS)
+    assert first.source.url == f"file://{source}"
+    assert sorted(first.todo) == ["a.png", "b.jpg", "night/a.png"]
+    Folder(first.dest.url).write("a.png", b"clean")  # by its URL, as an engine opens it
+    assert (tmp_path / "clean" / "fe80::1" / "a.png").read_bytes() == b"clean"
+    assert plan_archive("fe80::1", "clean/fe80::1", TERMS).done == 1
+    assert plan_archive("fe80::1", f"file://{tmp_path}/clean/fe80::2", TERMS).done == 0
+    for url in ("memory://fe80::1", "memory://fe80::2"):
+        Folder(url).write("of.txt", url.encode())
+    assert Folder("memory://fe80::1").read("of.txt", 100) == b"memory://fe80::1"

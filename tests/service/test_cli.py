@@ -3,8 +3,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,6 +16,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from model_store import default_root
+from service.throughput import _rate
 from tests.conftest import ROOT, running_server
 
 Pixels = npt.NDArray[np.uint8]
@@ -167,6 +172,38 @@ def test_cards_are_printed_and_brought_up_to_date_past_a_broken_one(tmp_path: Pa
     assert "mnist-conv/1/card.json is not a valid card" in updated.stderr
     page = (tmp_path / "mnist-linear" / "1" / "README.md").read_text("utf-8")
     assert quietframe("models", "card", "mnist-linear:1").stdout == page
+
+
+def test_a_broken_version_hides_no_other(tmp_path: Path) -> None:
+    for name in ("mnist-conv", "mnist-dense", "mnist-linear"):
+        shutil.copytree(default_root() / name, tmp_path / name)
+    (tmp_path / "mnist-conv" / "1" / "card.json").write_text("{}")
+    (tmp_path / "mnist-dense" / "1" / "model.onnx").write_bytes(b"rotten")
+    listed = quietframe("models", "list", "--store", tmp_path)
+    verified = quietframe("models", "verify", "--store", tmp_path)
+    assert "mnist-linear:1 " in listed.stdout
+    assert "ok  mnist-linear/1  " in verified.stdout
+    assert "mnist-dense/1/model.onnx has sha256" in verified.stderr
+    for done in (listed, verified):
+        assert done.returncode == 1
+        assert "failed: " in done.stderr
+        assert "mnist-conv/1/card.json is not a valid card" in done.stderr
+    assert quietframe("models", "verify", "mnist-linear", "--store", tmp_path).returncode == 0
+    assert quietframe("models", "verify", "mnist-dense", "--store", tmp_path).returncode == 1
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+def test_a_bench_whose_first_call_fails_says_why_and_ends(failing: int) -> None:
+    @contextmanager
+    def connect(number: int) -> Iterator[Callable[[], object]]:
+        yield lambda: refused() if number == failing else None
+
+    def refused() -> None:
+        time.sleep(0.2)  # the others are done with theirs by then
+        raise click.ClickException("queue full")
+
+    with pytest.raises(click.ClickException, match="queue full"):
+        _rate(connect, 3, 0.1)
 
 
 def test_serve_answers_on_loopback_only_and_health_sees_it() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import click
+import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -23,7 +24,7 @@ from service.order import Order
 from service.pipeline import Pipeline
 from service.settings import Settings
 from tests.conftest import ROOT, Server
-from tests.contract.triton import denoised_by_v1
+from tests.contract.triton import denoised_by_v1, opened
 from tests.service.test_codec import file_of
 
 Pixels = npt.NDArray[np.uint8]
@@ -80,6 +81,32 @@ def test_a_video_is_cleaned_with_its_sound_here_and_there(
         # The codec leaves four levels on average, and not always the same; the next frame is ten away.
         assert (np.abs(frames_of(clean) - expected.astype(float)).mean((1, 2, 3)) < 6).all()
         assert sound_of(clean) == sound_of(noisy_video)
+
+
+def test_a_gray_model_cleans_a_video_here_and_there(
+    noisy_video: Path, server: Server, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here.mp4", tmp_path / "there.mp4"
+    for target, where in ((here, ()), (there, ("--server", server.grpc))):
+        done = run(noisy_video, target, "--model", "mnist-conv", *where)
+        assert done.returncode == 0, done.stderr
+    noisy = file_of(Image.fromarray(frames_of(noisy_video)[0]).convert("L"), "png")
+    answer = httpx.post(f"{server.url}/v1/denoise?model=mnist-conv", content=noisy, timeout=60)
+    expected = opened(answer.content)[..., None].astype(float)
+    for clean in (here, there):
+        assert len(frames_of(clean)) == 12
+        assert np.abs(frames_of(clean)[0] - expected).mean() < 6
+
+
+def test_a_model_that_enlarges_is_refused(noisy_video: Path, server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    for where in ((), ("--server", server.grpc)):
+        done = run(noisy_video, out, "--model", "fashion-sr2", *where)
+        assert done.returncode == 1
+        assert "the model gives frames of [128, 192] for those of [64, 96]" in done.stderr
+        assert "choose a model that does not enlarge" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not out.exists()
 
 
 def test_what_goes_wrong_is_said(noisy_video: Path, tmp_path: Path) -> None:
