@@ -53,6 +53,7 @@ class Admission:
         self._max_wait_s = max_wait_s
         self._bytes = 0
         self._requests = 0
+        self._streams = 0
         self._pixels = 0
         self._sending = 0
         self._empty, self._taken = asyncio.Event(), asyncio.Event()
@@ -85,9 +86,19 @@ class Admission:
 
     @contextmanager
     def stream(self) -> Iterator[Buffer]:
-        """Account for the frames of a stream that wait; their number is bounded by its window."""
-        with self._buffer() as buffer:
-            yield buffer
+        """Account for the frames and answers of a stream that wait; their number is bounded by its window.
+
+        Raises:
+            QueueFullError: as many streams are open as there are places, though open ones take none.
+        """
+        if self._streams >= self._max_requests:
+            raise QueueFullError(f"{self._streams} streams are open already; try again")
+        self._streams += 1
+        try:
+            with self._buffer() as buffer:
+                yield buffer
+        finally:
+            self._streams -= 1
 
     @contextmanager
     def answer(self, size: int) -> Iterator[None]:

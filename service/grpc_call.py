@@ -61,6 +61,12 @@ class Calls:
             record.answered("OK", None, None, counted=False)
             return result
 
+    async def refuse(self, name: str, error: ServiceError, context: Context) -> None:
+        """End an inference that has not begun with the status of an error, recorded."""
+        with self._recorder.record("grpc", name, headers_of(context.invocation_metadata())) as record:
+            record.answered(error.grpc, error.reason, None)
+        await abort(context, error)
+
     def hold_until_sent(self, size: int, context: Context) -> None:
         """Count an answer until the call is over, so that a drain waits for it."""
         held = ExitStack()

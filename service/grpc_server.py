@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from service import control, oip, oip_models
+from service.admission import Buffer
 from service.auth import Tokens
 from service.errors import QueueFullError, ServiceError
 from service.grpc_call import FRAMING, Calls, Context, abort, headers_of, refusal
@@ -48,7 +50,8 @@ async def start_grpc(pipeline: Pipeline, recorder: Recorder) -> grpc.aio.Server:
         interceptors=[_Guard(Tokens(settings.tokens), recorder)],
         options=options,
         # Whole messages arrive before a call is ours to refuse, so this bounds what they can take.
-        maximum_concurrent_rpcs=settings.max_queue_requests + _BESIDE_INFERENCE,
+        # Twice, as idle streams take calls and no places, which are then there for requests.
+        maximum_concurrent_rpcs=2 * settings.max_queue_requests + _BESIDE_INFERENCE,
     )
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Inference(pipeline, recorder), server)
     health_pb2_grpc.add_HealthServicer_to_server(Health(pipeline), server)
@@ -131,31 +134,39 @@ class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         """One answer for each frame, in order; an error is the answer to its frame and ends nothing."""
         admission = self._pipeline.admission
-        with admission.stream() as waiting:
+        with ExitStack() as held:
+            try:
+                waiting = held.enter_context(admission.stream())
+            except QueueFullError as error:
+                await self._calls.refuse("ModelStreamInfer", error, context)
+            frames = _counted(requests, waiting)
+            # Left alone, it would go on for a moment after a client has gone, and count on a closed buffer.
+            async with aclosing(self._stream(waiting, context).answers(frames)) as answers:
+                async for answer in answers:
+                    waiting.add(-answer.ByteSize())
+                    with admission.answer(answer.ByteSize()):
+                        yield answer
 
-            async def frames() -> AsyncIterator[Any]:
-                async for frame in requests:
-                    waiting.add(frame.ByteSize())
-                    yield frame
+    def _stream(self, waiting: Buffer, context: Context) -> FrameStream[Any, Any]:
+        """Frames leave `waiting` when they begin; their answers are in it until they are sent."""
 
-            async def work(frame: Any) -> Any:
-                waiting.add(-frame.ByteSize())
-                try:
-                    response = await self._calls.infer(frame, context)
-                    return pb.ModelStreamInferResponse(infer_response=response)
-                except ServiceError as error:
-                    return refusal(frame, error)
+        async def work(frame: Any) -> Any:
+            waiting.add(-frame.ByteSize())
+            try:
+                response = await self._calls.infer(frame, context)
+                answer = pb.ModelStreamInferResponse(infer_response=response)
+            except ServiceError as error:
+                answer = refusal(frame, error)
+            waiting.add(answer.ByteSize())
+            return answer
 
-            def drop(frame: Any) -> Any:
-                waiting.add(-frame.ByteSize())
-                return refusal(frame, self._calls.dropped())
+        def drop(frame: Any) -> Any:
+            answer = refusal(frame, self._calls.dropped())
+            waiting.add(answer.ByteSize() - frame.ByteSize())
+            return answer
 
-            window = self._pipeline.settings.stream_window
-            running = self._pipeline.settings.lanes_per_worker + 1
-            stream: FrameStream[Any, Any] = FrameStream(work, drop, _may_drop, window, running)
-            async for answer in stream.answers(frames()):
-                with admission.answer(answer.ByteSize()):
-                    yield answer
+        settings = self._pipeline.settings
+        return FrameStream(work, drop, _may_drop, settings.stream_window, settings.lanes_per_worker + 1)
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -228,6 +239,12 @@ def _refusing(handler: Any, error: ServiceError) -> Any:
     if handler.response_streaming:
         return getattr(grpc, f"{kind}_stream_rpc_method_handler")(stream)
     return getattr(grpc, f"{kind}_unary_rpc_method_handler")(unary)
+
+
+async def _counted(frames: AsyncIterator[Any], waiting: Buffer) -> AsyncIterator[Any]:
+    async for frame in frames:
+        waiting.add(frame.ByteSize())
+        yield frame
 
 
 def _may_drop(frame: Any) -> bool:

@@ -64,9 +64,13 @@ class Settings(BaseSettings):
     max_pixels: int = Field(50_000_000, ge=1, description="largest image, pixels")
     max_side: int = Field(16384, ge=1, le=65535, description="longest side of an image, pixels")
     max_buffered_bytes: int = Field(
-        256 * 2**20, ge=1024, description="bytes of request bodies held at once, each worker"
+        256 * 2**20,
+        ge=1024,
+        description="bytes of request bodies and unread answers held at once, each worker",
     )
-    max_queue_requests: int = Field(256, ge=1, description="requests admitted at once, each worker")
+    max_queue_requests: int = Field(
+        256, ge=1, description="requests admitted at once, and gRPC streams open, each worker"
+    )
     max_queue_pixels: int = Field(
         200_000_000, ge=1, description="pixels admitted at once, each worker; one image always fits"
     )
