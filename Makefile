@@ -10,9 +10,10 @@ serve: .venv/serve-$(EXTRA).done
 
 install: .venv/all-$(EXTRA).done
 
-# Two at a time, each file by itself, for its tests share servers; of one test, $(BIN)/pytest FILE::TEST.
+# Two files at a time, in order; then what measures a peak, and wants the machine for itself.
 test: .venv/all-$(EXTRA).done
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/service/test_load.py
+	$(BIN)/pytest tests/service/test_load.py
 
 # The promises under load at full length; a quiet machine, please.
 SOAK := $(patsubst %,tests/service/test_%.py,load fuzz promises archive_losses) tests/contract/test_image.py
