@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     PHOTOMETRIC_INTERPRETATION,
@@ -156,6 +156,8 @@ def decode(data: bytes, header: Header) -> Picture:
             raise BadImageError("The image is animated; send its frames one by one")
         if image.size != (header.width, header.height):
             raise BadImageError(f"The {header.format} file contradicts itself about its size")
+        if isinstance(image, TiffImageFile):
+            _pass_over_exif(image)
         image.load()
         _set_upright(image)
         return _to_picture(image)
@@ -233,6 +235,13 @@ def _set_upright(image: Image.Image) -> None:
     # Whatever broken metadata makes the parser raise: the pixels are good.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
+
+
+def _pass_over_exif(image: TiffImageFile) -> None:
+    """Or Pillow, while it loads, would read those of its directories that may hold megabytes of numbers."""
+    exif = image.getexif()
+    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        exif.pop(directory, None)
 
 
 def _to_picture(image: Image.Image) -> Picture:

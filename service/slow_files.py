@@ -10,15 +10,19 @@ from service.settings import ImageFormat
 
 # Where a decoder leaves entropy-coded data: not at a stuffed 0, a reserved code, a restart or a fill byte.
 _MARKER = re.compile(rb"\xff[^\0-\xbf\xd0-\xd7\xff]")
-_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
+_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
 _MOST_SCANS = 100  # a progressive file has about ten; each scan goes over all pixels
 _MOST_SEGMENTS = 10_000  # of up to 64 kB; Pillow reads them one by one in Python
+_MOST_EXIF_SEGMENTS = 4  # of 64 kB; there is one as a rule, and Pillow joins them and reads numbers
 _OS2_HEADER = b"\x0c\0\0\0"  # the size of the BMP header that has no field for the compression
 _RUN_LENGTH_CODED = (1, 2)  # decoded in Python, byte by byte, with the interpreter locked
 _BIGTIFF = 43
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
 _MOST_TILES = 100_000  # strips of one row, 16384 rows and 4 planes make 65 536; each is a Python object
 _MOST_TAGS = 10_000  # a directory has some dozens; Pillow reads them one by one in Python
+_MOST_NUMBERS = 500_000  # 0.1 s; a curve of 16 bits for each colour has 196 608
+# How many a value counts as, by its kind: fractions, 5 and 10, are objects; bytes and texts are one piece.
+_WEIGHTS = {3: 1, 4: 1, 5: 50, 6: 1, 8: 1, 9: 1, 10: 50, 11: 1, 12: 1, 13: 1, 16: 1}
 
 
 def refuse_slow_files(data: bytes, format: ImageFormat) -> None:
@@ -36,8 +40,8 @@ def _refuse_slow_jpeg(data: bytes) -> None:
 
     An end before any scan is that of a file of tables only, after which Pillow looks for the next picture.
     """
-    scans = 0
-    for segments, marker in enumerate(_markers(data)):
+    scans = exifs = 0
+    for segments, (marker, place) in enumerate(_markers(data)):
         if marker == _END_OF_IMAGE and scans:
             return
         scans += marker == _START_OF_SCAN
@@ -45,18 +49,22 @@ def _refuse_slow_jpeg(data: bytes) -> None:
             raise BadImageError(f"The jpeg has over {_MOST_SCANS} scans; save it again")
         if segments > _MOST_SEGMENTS:
             raise BadImageError(f"The jpeg has over {_MOST_SEGMENTS} segments; save it again")
+        exifs += marker == _APP1 and data.startswith(b"Exif\0\0", place + 2)
+        if exifs > _MOST_EXIF_SEGMENTS:
+            raise BadImageError("The jpeg has over 256 kB of EXIF; save it without")
 
 
-def _markers(data: bytes) -> Iterator[int]:
+def _markers(data: bytes) -> Iterator[tuple[int, int]]:
     """The markers of a JPEG (ITU-T T.81, B.1.1), past whatever is between them, as libjpeg looks for them.
 
-    What is inside a segment is not seen; a length below two, which counts itself, is two to libjpeg.
+    Each comes with the place behind it. What is inside a segment is not seen; a length below two, which
+    counts itself, is two to libjpeg.
     """
     here = 0
     while found := _MARKER.search(data, here):
         here = found.end()
         marker = data[here - 1]
-        yield marker
+        yield marker, here
         if marker not in (_START_OF_IMAGE, _END_OF_IMAGE):
             here += max(2, int.from_bytes(data[here : here + 2]))
 
@@ -67,16 +75,23 @@ def _refuse_slow_bmp(data: bytes) -> None:
 
 
 def _refuse_slow_tiff(data: bytes) -> None:
-    """Counts what Pillow makes a tile of: each offset that the file lists, however small the picture is."""
-    for place, (tag, count) in enumerate(_tags(data)):
+    """Counts what Pillow makes a tile of: each offset that the file lists, however small the picture is.
+
+    And what it makes a number of; not in the directories of EXIF and GPS, which codec.py passes over.
+    """
+    numbers = 0
+    for place, (tag, kind, count) in enumerate(_tags(data)):
         if tag in (_STRIP_OFFSETS, _TILE_OFFSETS) and count > _MOST_TILES:
             raise BadImageError(f"The tiff has over {_MOST_TILES} strips or tiles; save it with larger ones")
         if place >= _MOST_TAGS:
             raise BadImageError(f"The tiff has over {_MOST_TAGS} tags; save it again")
+        numbers += count * _WEIGHTS.get(kind, 0)
+        if numbers > _MOST_NUMBERS:
+            raise BadImageError("The tiff has too many numbers in its tags; save it without metadata")
 
 
-def _tags(data: bytes) -> Iterator[tuple[int, int]]:
-    """The tags of a TIFF's first directory (TIFF 6.0, section 2; BigTIFF), each with its count of values.
+def _tags(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """The tags of a TIFF's first directory (TIFF 6.0, section 2; BigTIFF): tag, kind and count of the values.
 
     It looks where Pillow looks: to the end of a file that is cut off, and for a big-endian BigTIFF, which
     Pillow takes for a plain TIFF and so cannot read, at the place that it goes by.
@@ -88,5 +103,4 @@ def _tags(data: bytes) -> Iterator[tuple[int, int]]:
     first = directory + counter
     length = int.from_bytes(data[directory:first], order) * entry.size
     table = data[first : first + length]
-    for tag, _, count in entry.iter_unpack(table[: len(table) // entry.size * entry.size]):
-        yield tag, count
+    yield from entry.iter_unpack(table[: len(table) // entry.size * entry.size])

@@ -1,12 +1,13 @@
 """Files built to cost a decoder minutes, and those that look like them."""
 
+import io
 import struct
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, TiffImagePlugin
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from service.codec import inspect
 from service.errors import BadImageError
@@ -56,6 +57,42 @@ def test_tiffs_of_countless_strips_are_refused_before_they_are_opened(
             inspect(data, LIMITS)
     with pytest.raises(BadImageError, match="10000 tags"):
         inspect(tiff(order, big, 3, 10_001), LIMITS)
+
+
+def with_numbers(tag: int, kind: int, count: int, size: int) -> bytes:
+    """A sound TIFF with so many numbers of a kind in a tag of the picture's directory."""
+    data = tiff("<", False, 3, 1)
+    private = data.index(struct.pack("<HH", 40000, 3))
+    entry = struct.pack("<HHII", tag, kind, count, len(data))
+    return data[:private] + entry + data[private + 12 :] + count * size * b"\1"
+
+
+def test_tiffs_of_countless_numbers_are_refused_before_they_are_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pillow makes an object of each fraction, in 6 microseconds, twice."""
+    resolution, fraction, signed_fraction, short = 282, 5, 10, 3
+    assert inspect(with_numbers(resolution, fraction, 9_900, 8), LIMITS).pixels == 2
+    assert inspect(with_numbers(301, short, 3 * 2**16, 2), LIMITS).pixels == 2  # a curve of 16 bits
+    assert inspect(with_numbers(34377, 7, 1_000_000, 1), LIMITS).pixels == 2  # what Photoshop keeps
+    monkeypatch.delattr(Image, "open")
+    for numbers in ((fraction, 10_001, 8), (signed_fraction, 10_001, 8), (short, 500_001, 2)):
+        with pytest.raises(BadImageError, match="too many numbers in its tags"):
+            inspect(with_numbers(resolution, *numbers), LIMITS)
+
+
+@pytest.mark.parametrize("pointer", [ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo])
+def test_a_tiffs_exif_is_not_read(pointer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold as many numbers as there are bytes; the orientation stands before it."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    exif.get_ifd(pointer)[2] = (TiffImagePlugin.IFDRational(1, 7),) * 3
+    exif[pointer] = 0
+    data = file_of(Image.fromarray(GRAY), "tiff", exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.getexif().get_ifd(pointer)
+    monkeypatch.delattr(Image.Exif, "_get_ifd_dict")
+    assert np.array_equal(decoded(data).pixels[..., 0], GRAY[::-1, ::-1])
 
 
 def test_big_endian_bigtiff_is_still_unreadable() -> None:
@@ -110,6 +147,16 @@ def test_scans_that_a_decoder_finds_are_counted(front: bytes, between: bytes) ->
         inspect(head + 101 * scan + end, LIMITS)
     with pytest.raises(BadImageError, match="segments"):
         inspect(head + 20_000 * b"\xff\xe3\0\2" + scan + end, LIMITS)
+
+
+def test_a_jpeg_of_megabytes_of_exif_is_refused_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow joins the segments and reads the resolution out of them, whatever numbers that may be."""
+    plain = file_of(Image.fromarray(COLOUR), "jpeg")
+    exif = b"\xff\xe1" + struct.pack(">H", 2**16 - 1) + b"Exif\0\0".ljust(2**16 - 3, b"\1")
+    assert inspect(plain[:2] + 4 * exif + plain[2:], LIMITS).format == "jpeg"
+    monkeypatch.delattr(Image, "open")
+    with pytest.raises(BadImageError, match="256 kB of EXIF"):
+        inspect(plain[:2] + 5 * exif + plain[2:], LIMITS)
 
 
 def test_what_a_segment_holds_or_follows_the_picture_is_no_scan() -> None:
