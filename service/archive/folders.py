@@ -99,6 +99,14 @@ class Folder:
         self._files.get_file(self._path(name), str(copy))
         return copy
 
+    def path_on_disk(self, name: str) -> Path | None:
+        """Where the file is or would be, in a folder that is made for it; None where that is no disk."""
+        if not self._is_local:
+            return None
+        path = Path(self._path(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
     def write(self, name: str, content: bytes) -> None:
         self._appear(name, lambda path: self._files.pipe_file(path, content))
 

@@ -10,6 +10,7 @@ import onnxruntime as ort
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from service.archive.alone import alone
 from service.archive.cleaner import Told, Work
 from service.archive.cluster import Pool, choose_pool, clean_shares, nodes, ray_cluster
 from service.archive.folders import in_one_line
@@ -33,22 +34,22 @@ def run_archive(
         The exit status: 0 all is there, 1 some failed, 130 interrupted.
 
     Raises:
-        StartError: no engine can work as it was asked to.
+        StartError: no engine can work as it was asked to, or another run does the same.
     """
-    console = Console(stderr=True)
-    plan.dest.remove(plan.report)
-    run = _Run(plan, console)
-    try:
-        if plan.todo:
-            _check_here(plan, settings, address)
-            with ray_cluster(address, settings.threads_per_worker), run.bar:
-                gpu = _takes_gpu(settings)
-                pool = choose_pool(nodes(), gpu, engines, cores)
-                run.all(_work(plan, settings, pool, gpu), pool)
-    except KeyboardInterrupt:
-        run.interrupted = True
-    finally:
-        run.close()
+    with alone(plan):
+        plan.dest.remove(plan.report)
+        run = _Run(plan, Console(stderr=True))
+        try:
+            if plan.todo:
+                _check_here(plan, settings, address)
+                with ray_cluster(address, settings.threads_per_worker), run.bar:
+                    gpu = _takes_gpu(settings)
+                    pool = choose_pool(nodes(), gpu, engines, cores)
+                    run.all(_work(plan, settings, pool, gpu), pool)
+        except KeyboardInterrupt:
+            run.interrupted = True
+        finally:
+            run.close()
     return run.status()
 
 

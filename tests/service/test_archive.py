@@ -187,6 +187,31 @@ def test_runs_into_one_folder_leave_each_other_alone(source: Path, tmp_path: Pat
     }
 
 
+def test_a_second_run_of_a_source_is_refused_until_the_first_ends(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "dest"
+    first = (
+        "import sys, time; from service.archive.alone import alone; from service.archive.plan import *\n"
+        "with alone(plan_archive(*sys.argv[1:], Terms('a:1', '', 1.0, None, 90))):\n"
+        "    print(flush=True); time.sleep(99)"
+    )
+    command = [sys.executable, "-c", first, str(source), str(dest)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        (dest / "_quietframe" / "terms.json").unlink()
+        second = archive(source, dest)
+        assert second.exit_code == 1
+        assert f"another run, process {process.pid} on " in second.output
+        assert f"cleans file://{source} into file://{dest}; wait until it ends, or end it" in second.output
+        Folder.at(str(dest)).write("a.png", b"clean")
+        assert archive(source / "a.png", dest).exit_code == 0, "another SOURCE is another matter"
+        process.kill()
+    for name in files_below(source):
+        Folder.at(str(dest)).write(name, b"clean")
+    assert archive(source, dest).exit_code == 0
+    assert {path.name for path in (dest / "_quietframe").iterdir() if path.is_file()} == {"terms.json"}
+
+
 def test_without_ray_the_extra_is_named(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
