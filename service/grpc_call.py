@@ -112,8 +112,8 @@ async def abort(context: Context, error: ServiceError) -> None:
 
 
 def refusal(frame: Any, error: ServiceError) -> Any:
-    """The answer to one frame of a stream that goes on."""
+    """The answer to one frame of a stream that goes on; what it repeats of an unread frame is cut short."""
     answer = pb.ModelStreamInferResponse(error_message=f"{error.grpc}: {error.detail}")
-    answer.infer_response.id = frame.id
-    answer.infer_response.model_name = frame.model_name
+    answer.infer_response.id = frame.id[: oip.MOST_ID]
+    answer.infer_response.model_name = frame.model_name[: oip.MOST_ID]
     return answer

@@ -5,7 +5,8 @@ with NVIDIA's tritonclient; REST translates its JSON in `oip_json`. A model take
 `IMAGE` (BYTES `[N]`, encoded files) and `image` (UINT8 `[N, H, W, C]`, raw pixels), and gives
 either of `DENOISED` (BYTES) and `denoised` (UINT8), by default of the kind that came in. Encoders
 give `latent` (FP32 `[N, k]`) instead, decoders take it; a model of points has `points` and `restored`.
-`DENOISED` has the parameter `media_type` where all its files are of one type.
+`DENOISED` has the parameter `media_type` where all its files are of one type. The answer has the `id` of
+the request, of at most `MOST_ID` characters.
 """
 
 import math
@@ -38,6 +39,7 @@ from service.order import Denoised, Noise, Order
 from service.pipeline import Pipeline, together
 from service.settings import ImageFormat
 
+MOST_ID = 256  # characters of a request's `id`, which every answer repeats, also where a frame was dropped
 _GIVEN = (FILE, PIXELS, LATENT, POINTS)
 _MOST_IMAGES = 64
 _MOST_SIDES = 8
@@ -85,6 +87,10 @@ async def infer(pipeline: Pipeline, request: Any, timeout_s: float | None) -> An
 
 
 def _read(request: Any) -> _Job:
+    if len(request.id) > MOST_ID:
+        raise BadParameterError(
+            f"id has at most {MOST_ID} characters, not {len(request.id)}; send a shorter one"
+        )
     if not 0 < len(request.inputs) <= len(DATATYPES):
         raise BadParameterError(f"Send one input, {FILE} or {PIXELS}, and {STRENGTH} where wanted")
     parameters = _parameters(request)

@@ -69,10 +69,10 @@ def test_health_and_metadata(triton: tuple[Any, Any]) -> None:
 
 def test_raw_pixels_are_those_of_v1(triton: tuple[Any, Any], frames: Pixels, expected: Pixels) -> None:
     client, module = triton
-    result = client.infer(MODEL, [raw_input(module, frames)], request_id="seven")
+    result = client.infer(MODEL, [raw_input(module, frames)], request_id=256 * "7")
     assert np.array_equal(result.as_numpy("denoised"), expected)
     answer = result.get_response()
-    assert (answer["id"] if isinstance(answer, dict) else answer.id) == "seven"
+    assert (answer["id"] if isinstance(answer, dict) else answer.id) == 256 * "7"
 
 
 def test_files_are_those_of_v1(triton: tuple[Any, Any], frames: Pixels, expected: Pixels) -> None:
@@ -134,6 +134,7 @@ def test_equal_errors_over_both(over_http: Any, over_grpc: Any, frames: Pixels) 
         ({"model_version": "999"}, ("404", "StatusCode.NOT_FOUND")),
         ({"parameters": {"strenght": 1}}, ("422", "StatusCode.INVALID_ARGUMENT")),
         ({"parameters": {"strength": 2}}, ("422", "StatusCode.INVALID_ARGUMENT")),
+        ({"request_id": 257 * "x"}, ("422", "StatusCode.INVALID_ARGUMENT")),
         ({"parameters": {"noise": "yes"}}, ("422", "StatusCode.INVALID_ARGUMENT")),
         ({"files": [b"no image"]}, ("422", "StatusCode.INVALID_ARGUMENT")),
         ({"files": []}, ("422", "StatusCode.INVALID_ARGUMENT")),

@@ -131,10 +131,10 @@ def test_a_client_that_reads_is_never_refused() -> None:
 
 
 def test_the_answers_to_dropped_frames_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are short, but for the name that the client has given the frame."""
+    """They are short, but many may wait to be read."""
 
     async def main() -> None:
-        bounds = {"max_buffered_bytes": 1_000_000, "max_body_bytes": 200_000}
+        bounds = {"max_buffered_bytes": 7_000, "max_body_bytes": 5_000}  # four frames have 4 400
         async with serving(default_model=SMALL, **bounds) as pipeline, connected(pipeline) as channel:
             gate, load = asyncio.Event(), pipeline.engine
 
@@ -144,7 +144,7 @@ def test_the_answers_to_dropped_frames_count(monkeypatch: pytest.MonkeyPatch) ->
 
             monkeypatch.setattr(pipeline, "engine", held)
             before = answered("frame-dropped")
-            frame = small_frame(id=100_000 * "x")
+            frame = small_frame(id=256 * "x")
             frame.parameters["drop_oldest"].bool_param = True
             call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer()
             for _ in range(16):
@@ -156,6 +156,34 @@ def test_the_answers_to_dropped_frames_count(monkeypatch: pytest.MonkeyPatch) ->
             await call.done_writing()
             assert len([answer async for answer in call]) == 16
             check_nothing_is_held(pipeline)
+
+    asyncio.run(main())
+
+
+def test_what_answers_repeat_of_a_frame_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with serving(default_model=SMALL) as pipeline, connected(pipeline) as channel:
+            gate, load = asyncio.Event(), pipeline.engine
+
+            async def held(reference: str | None) -> Any:
+                await gate.wait()
+                return await load(reference)
+
+            monkeypatch.setattr(pipeline, "engine", held)
+            before = answered("frame-dropped")
+            call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer()
+            for id in [*"abcd", *4 * [100_000 * "x"]]:
+                frame = small_frame(id=id)
+                frame.model_name = id if len(id) > 1 else SMALL
+                frame.parameters["drop_oldest"].bool_param = True
+                await call.write(frame)
+            await wait_for(lambda: answered("frame-dropped") - before == 4)
+            gate.set()
+            await call.done_writing()
+            answers = [answer async for answer in call]
+            assert len(answers) == 8
+            assert max(answer.ByteSize() for answer in answers) < 2_000
+            assert answers[-1].error_message.startswith("INVALID_ARGUMENT: id has at most 256 characters")
 
     asyncio.run(main())
 
@@ -180,13 +208,13 @@ def test_a_cancelled_stream_gives_back_what_it_has_counted(monkeypatch: pytest.M
                 begun.append(reference)
                 if len(begun) > 1:
                     await over.wait()
-                raise UnknownModelError
+                raise UnknownModelError(200_000 * "x")
 
             monkeypatch.setattr(pipeline.admission, "stream", stream)
             monkeypatch.setattr(pipeline, "engine", held)
             call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer()
             for _ in range(6):
-                await call.write(small_frame(id=200_000 * "x"))
+                await call.write(small_frame())
             await wait_for(lambda: len(begun) == 3)  # the first has an answer, which waits to be read
             await asyncio.sleep(0.1)
             call.cancel()
