@@ -126,9 +126,16 @@ class ModelStore:
                 yield self._read(name, version)
 
     def readable_cards(self) -> list[ModelCard]:
-        """The cards of all versions but the broken ones: one must not hide the rest."""
+        """The cards of all versions but the broken ones: one must not hide the rest.
+
+        Raises:
+            ModelUnavailableError: the folder of the store has gone, or cannot be read.
+        """
         cards = []
-        for name in self.names():
+        names = self.names()
+        if not names and not self.root.is_dir():
+            raise ModelUnavailableError(f"{self.root} cannot be read: there is no such folder")
+        for name in names:
             for version in self._readable_versions(name):
                 try:
                     cards.append(self._read(name, version).card)

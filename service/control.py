@@ -4,9 +4,9 @@ from typing import Any
 
 from model_store import InvalidNameError, ModelCard, parse_reference
 from service import oip_models
-from service.engines import told
 from service.errors import NotSupportedError, ServiceError
 from service.pipeline import Pipeline
+from service.told import told, told_of_all
 
 
 async def is_ready(pipeline: Pipeline, name: str, version: str) -> bool:
@@ -29,6 +29,26 @@ async def card_of(pipeline: Pipeline, reference: str) -> ModelCard:
         return engine.card
     with told(reference):
         return await pipeline.with_headers(lambda: pipeline.engines.find(reference).card)
+
+
+async def all_cards(pipeline: Pipeline) -> list[ModelCard]:
+    """The cards of all versions that can be read.
+
+    Raises:
+        StoreUnreadableError: the store cannot be read.
+    """
+    with told_of_all():
+        return await pipeline.with_headers(pipeline.store.readable_cards)
+
+
+async def repository_index(pipeline: Pipeline, ready_only: bool) -> Any:
+    """Every version that can be read, and whether it is loaded; `ready_only` leaves out those that are not.
+
+    Raises:
+        StoreUnreadableError: the store cannot be read.
+    """
+    with told_of_all():
+        return await pipeline.with_headers(lambda: oip_models.repository_index(pipeline, ready_only))
 
 
 async def describe(pipeline: Pipeline, name: str, version: str) -> tuple[ModelCard, list[int]]:

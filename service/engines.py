@@ -3,14 +3,12 @@
 import logging
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 
 import onnxruntime as ort
 
 from model_store import (
     CorruptModelError,
-    InvalidNameError,
     ModelNotFoundError,
     ModelStore,
     StoredModel,
@@ -19,7 +17,7 @@ from model_store import (
 )
 from service import metrics
 from service.engine import Engine
-from service.errors import ModelBrokenError, StartError, UnknownModelError
+from service.errors import StartError
 from service.precision import PrecisionChoice
 
 log = logging.getLogger(__name__)
@@ -84,6 +82,13 @@ class Engines:
     def is_unloaded(self, name: str) -> bool:
         """Whether `unload` has let go of it and it is refused since."""
         return name in self._unloaded
+
+    def is_refused(self, name: str, version: int) -> bool:
+        """Whether it did not load, and would not again as its files are the same; reads their dates."""
+        refused = self._refused.get(f"{name}/{version}")
+        with suppress(ModelNotFoundError):
+            return refused is not None and refused == self._stamp(name, version)
+        return False
 
     def loaded(self) -> list[Engine]:
         """Every engine in memory, each once."""
@@ -229,23 +234,6 @@ class Engines:
         for labels in now:
             metrics.MODEL_LOADED.labels(*labels).set(1)
         self._told |= now
-
-
-@contextmanager
-def told(reference: str) -> Iterator[None]:
-    """Errors of the store and of loading as clients are told them: paths and hashes are for the log alone.
-
-    Raises:
-        UnknownModelError, ModelBrokenError: see `Engines`.
-    """
-    try:
-        yield
-    except (InvalidNameError, ModelNotFoundError) as error:
-        raise UnknownModelError(str(error)) from None
-    except (StoreError, StartError) as error:
-        if isinstance(error, StoreError):  # a StartError is in the log already, once for all requests
-            log.error("%s cannot be loaded: %s", reference, error)
-        raise ModelBrokenError(f"{reference} cannot be loaded; see the service's log") from None
 
 
 def _is_lasting(error: StoreError | StartError) -> bool:

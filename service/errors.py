@@ -64,6 +64,11 @@ class ModelBrokenError(ServiceError):
     title = "This model version cannot be loaded"
 
 
+class StoreUnreadableError(ServiceError):
+    status, grpc, reason = 503, "UNAVAILABLE", "store-unreadable"
+    title = "The models cannot be listed"
+
+
 class UnauthorizedError(ServiceError):
     status, grpc, reason = 401, "UNAUTHENTICATED", "unauthorized"
     title = "A valid bearer token is needed"

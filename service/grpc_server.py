@@ -110,7 +110,7 @@ class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):
         return await self._calls.answered("ModelStatistics", work, context)
 
     async def RepositoryIndex(self, request: Any, context: Context) -> Any:
-        work = self._pipeline.with_headers(lambda: oip_models.repository_index(self._pipeline, request.ready))
+        work = control.repository_index(self._pipeline, request.ready)
         return await self._calls.answered("RepositoryIndex", work, context)
 
     async def RepositoryModelLoad(self, request: Any, context: Context) -> Any:

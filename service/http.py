@@ -121,8 +121,7 @@ async def _denoised(pipeline: Pipeline, data: bytes, order: Order, timeout_s: fl
 
 
 async def list_models(request: Request) -> Models:
-    store = pipeline_of(request).store
-    return Models(models=await asyncio.to_thread(store.readable_cards))
+    return Models(models=await control.all_cards(pipeline_of(request)))
 
 
 async def show_model(request: Request, name: str) -> ModelCard:

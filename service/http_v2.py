@@ -84,9 +84,8 @@ async def repository_index(request: Request) -> Response:
     if len(body) > _MOST_INDEX:
         raise BodyTooLargeError(f"A request for the index has at most {_MOST_INDEX} bytes")
     asked = parse(body or b"{}")
-    index = await pipeline.in_thread(
-        lambda: oip_models.repository_index(pipeline, isinstance(asked, dict) and asked.get("ready") is True)
-    )
+    ready_only = isinstance(asked, dict) and asked.get("ready") is True
+    index = await control.repository_index(pipeline, ready_only)
     return JSONResponse([json_format.MessageToDict(model) for model in index.models])
 
 
@@ -108,7 +107,7 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
     """`IMAGE` (BYTES, encoded files) or `image` (UINT8 `[N, H, W, C]`) in; `DENOISED` or `denoised` out.
 
     JSON, or JSON followed by binary tensors with `Inference-Header-Content-Length`. Without the
-    binary form files stand in `data` as base64.
+    binary form files stand in `data` as base64. `id`, which the answer repeats, has at most 256 characters.
     """
     pipeline = pipeline_of(request)
     if request.headers.get("content-encoding", "identity") != "identity":

@@ -96,7 +96,11 @@ def repository_index(pipeline: Pipeline, ready_only: bool) -> Any:
 
 
 def _reason(pipeline: Pipeline, card: ModelCard) -> str:
-    return "unloaded" if pipeline.engines.is_unloaded(card.name) else "not asked for yet"
+    if pipeline.engines.is_unloaded(card.name):
+        return "unloaded"
+    if pipeline.engines.is_refused(card.name, card.version):
+        return "refused when it was to be loaded; see the service's log"
+    return "not asked for yet"
 
 
 def reference_of(name: str, version: str) -> str:

@@ -20,13 +20,14 @@ from service.admission import Admission, Place
 from service.batcher import Batcher, Ran, step_back
 from service.codec import Picture, Pixels
 from service.engine import Engine, Samples
-from service.engines import Engines, told
+from service.engines import Engines
 from service.errors import BadImageError, BadParameterError, DeadlineError
 from service.fitting import fitted, luma
 from service.noise import noise_sigma
 from service.order import Denoised, Order
 from service.settings import ImageFormat, Settings
 from service.tiling import Tile
+from service.told import told
 from service.tracing import trace_stages
 
 T = TypeVar("T")

@@ -17,6 +17,7 @@ from tests.conftest import running_server
 from tests.service.test_codec import file_of
 
 Pixels = npt.NDArray[np.uint8]
+POINT = {"inputs": [{"name": "points", "datatype": "FP32", "shape": [1, 2], "data": [0, 0]}]}
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +65,52 @@ def test_what_is_broken_is_told_to_the_log_and_not_to_clients(
 def test_the_index_says_why_a_model_is_not_ready(damaged: tuple[httpx.Client, Path]) -> None:
     client, _ = damaged
 
-    def reason() -> Any:
+    def told(name: str) -> Any:
         index = client.post("/v2/repository/index").json()
-        return next(each.get("reason", "") for each in index if each["name"] == "mnist-dense")
+        return next((each["state"], each.get("reason")) for each in index if each["name"] == name)
 
     control = "/v2/repository/models/mnist-dense"
-    assert reason() == "not asked for yet"
+    assert told("mnist-dense") == ("UNAVAILABLE", "not asked for yet")
     assert client.post(f"{control}/unload").status_code == 200
-    assert reason() == "unloaded"
+    assert told("mnist-dense") == ("UNAVAILABLE", "unloaded")
     assert client.post(f"{control}/load").status_code == 200
-    assert reason() == ""
+    assert told("mnist-dense") == ("READY", None)
+    assert client.post("/v2/models/toy-spiral/infer", json=POINT).status_code == 503
+    refused = "refused when it was to be loaded; see the service's log"
+    assert told("toy-spiral") == ("UNAVAILABLE", refused)
+
+
+def test_a_broken_card_is_logged_once_and_again_when_it_changes(damaged: tuple[httpx.Client, Path]) -> None:
+    client, folder = damaged
+    card = folder / "models" / "mnist-conv" / "1" / "card.json"
+    sound = (default_root() / "mnist-conv" / "1" / "card.json").read_text()
+
+    def lines_for(text: str, status: int) -> int:
+        before = (folder / "log").read_text().count("mnist-conv cannot be loaded")
+        card.write_text(text)
+        for _ in range(3):
+            assert client.get("/v1/models/mnist-conv").status_code == status
+        return (folder / "log").read_text().count("mnist-conv cannot be loaded") - before
+
+    steps = (('{"name": 1}', 503), ("{}", 503), (sound, 200), ("{}", 503))
+    assert [lines_for(*step) for step in steps] == [1, 1, 0, 1]
+
+
+def test_a_store_that_has_gone_is_told_to_the_log_and_not_to_clients(
+    damaged: tuple[httpx.Client, Path],
+) -> None:
+    client, folder = damaged
+    store, elsewhere = folder / "models", folder / "elsewhere"
+    store.rename(elsewhere)
+    try:
+        listed, index = client.get("/v1/models"), client.post("/v2/repository/index")
+    finally:
+        elsewhere.rename(store)
+    assert listed.status_code == index.status_code == 503
+    assert listed.json()["type"] == "urn:quietframe:store-unreadable"
+    assert listed.json()["detail"] == index.json()["error"]
+    assert "try again, or see the service's log" in listed.json()["detail"]
+    assert str(folder) not in listed.text
+    log = (folder / "log").read_text()
+    assert log.count(f"{store} cannot be read: there is no such folder") == 1
+    assert client.get("/v1/models").status_code == 200

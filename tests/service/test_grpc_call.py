@@ -1,6 +1,8 @@
-"""What a call over gRPC says of errors that nobody expected."""
+"""What a call over gRPC says of errors that are none of its client's."""
 
 import asyncio
+import shutil
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -8,11 +10,13 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
+from model_store import default_root
 from service.grpc_server import start_grpc
 from service.pipeline import Pipeline
 from service.record import Recorder
 from service.settings import Settings
 from tests.conftest import free_port
+from tests.model_store.closed import closed
 
 
 async def index_of(pipeline: Pipeline) -> Any:
@@ -43,3 +47,24 @@ def test_a_bug_is_logged_and_not_told(
     asyncio.run(main())
     assert "RuntimeError: /srv/models/secret" in caplog.text
     assert '"status": "INTERNAL", "reason": "internal"' in capsys.readouterr().out
+
+
+def test_a_store_that_may_not_be_read_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    shutil.copytree(default_root() / "mnist-linear", tmp_path / "secret" / "mnist-linear")
+
+    async def main() -> None:
+        store, model = Path("secret"), "mnist-linear"
+        settings = Settings(grpc_port=free_port(), device="cpu", model_store=store, default_model=model)
+        pipeline = Pipeline(settings)
+        with closed(Path("secret")), pytest.raises(grpc.aio.AioRpcError) as caught:
+            await index_of(pipeline)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "try again, or see the service's log" in caught.value.details()
+        assert "secret" not in caught.value.details()
+
+    asyncio.run(main())
+    assert "secret cannot be read: Permission denied" in caplog.text
