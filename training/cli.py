@@ -8,7 +8,7 @@ import click
 from model_store import ModelStore, StoreError, default_root
 from training.errors import TrainingError
 from training.evaluate_cli import evaluate
-from training.options import DATA_DIR_OPTION, FOLDER
+from training.options import DATA_DIR_OPTION, FOLDER, SEED
 from training.plot_cli import plot
 from training.recipe import changed, load_recipe
 from training.variants_cli import bf16, quantise
@@ -43,7 +43,7 @@ def main() -> None:
     type=click.IntRange(min=1),
     help="stop after so many steps instead of those or the epochs of the recipe",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="of weights, order and noise; overrides the recipe")
+@click.option("--seed", type=SEED, help="of weights, order and noise; overrides the recipe")
 @click.option(
     "--begin-with",
     help="run, or model of the repository's store, to begin with, of the same or a smaller U-Net",
@@ -92,7 +92,7 @@ def fit(
 )
 @click.option("--run", type=click.Path(path_type=Path), default=Path("runs/own-camera"), show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=120, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def own_camera(frames: Path, begin_with: str, run: Path, steps: int, seed: int) -> None:
     """Adapt the production network to one camera by a folder of its noisy FRAMES alone.
 

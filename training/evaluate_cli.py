@@ -98,6 +98,7 @@ def evaluate(
         taken = [Folder.read(folder, every) for folder in folders]
         rows = [row for folder in taken for row in evaluate(folder, denoisers, only or [*STANDARD])]
     else:
+        _check_points_are_alone(subject, [*(each.denoiser.name for each in beside), *map(str, files)])
         rows = evaluate_own(subject.recipe, data_dir, denoisers, every)
         figures = figures_of(*subject.trained, data_dir) if subject.trained else {}
     if not rows and not figures:
@@ -146,6 +147,19 @@ def _check_all_fit(subject: "Subject", beside: Sequence["Subject"], folders: Seq
     for each in (subject, *beside):
         if refusal := each.denoiser.refusal(shape):
             raise DataError(f"{refusal}; leave it out where {shown} are shown")
+
+
+def _check_points_are_alone(subject: "Subject", beside: Sequence[str]) -> None:
+    """A run of points is measured by its distances from their curve, which nothing else is.
+
+    Raises:
+        DataError: something was to be shown beside it.
+    """
+    from training.errors import DataError
+    from training.recipe_parts import SpiralRecipe
+
+    if beside and subject.trained and isinstance(subject.recipe.data, SpiralRecipe):
+        raise DataError(f"{subject.name} takes points and is measured alone; leave out {', '.join(beside)}")
 
 
 def _peers(files: Sequence[Path], without: Sequence[str], ours: Sequence["Denoiser"]) -> list["Denoiser"]:

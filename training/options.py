@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+SEED = click.IntRange(min=0, max=2**31 - 1)  # as fit.seed of a recipe
 DATA_DIR_OPTION = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from model_store import ModelStore, default_root
+from training.options import FOLDER, SEED
 
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _Command = Callable[..., None]
 
 
@@ -38,7 +38,13 @@ data_options = _options(
         help="folder with mnist/ and fashion-mnist/; QUIETFRAME_DATA_DIR",
     ),
     click.option("--images", type=FOLDER, help="a folder of clean images instead"),
-    click.option("--seed", default=0, show_default=True, help="of the choice of images and of the noise"),
+    click.option(
+        "--seed",
+        type=SEED,
+        default=0,
+        show_default=True,
+        help="of the choice of images and of the noise",
+    ),
 )
 
 
@@ -159,7 +165,7 @@ def filters(model: str, count: int, store: Path, out: Path) -> None:
 @plot.command()
 @click.argument("model", default="toy-spiral")
 @store_option
-@click.option("--seed", default=0, show_default=True, help="of the drawn points")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="of the drawn points")
 @out_option
 def field(model: str, store: Path, seed: int, out: Path) -> None:
     """Where a MODEL of points in the plane moves them: r(x) - x over its data."""
