@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from model_store import ModelCard, ModelStore, default_root
 from training.build import build_network
 from training.errors import DataError
-from training.export import load_run, read_attribution
-from training.fit import Begun, Provenance
+from training.export import load_run
+from training.fit import Begun
 from training.graph import weight_name
+from training.provenance import Provenance, read_attribution
 from training.published import corruptions_of
 from training.recipe import Recipe, load_recipe
 from training.recipe_parts import FitRecipe
@@ -33,7 +34,7 @@ def _run(folder: Path) -> Begun:
     recipe, network, effort = load_run(folder)
     trained = recipe.model_dump(mode="json", include={"fit", "corruption", "data"})
     earlier = [*effort.earlier, {**trained, "steps": effort.steps, "minutes": effort.minutes}]
-    return Begun(recipe, network, earlier, effort.provenance)
+    return Begun(recipe, network, earlier, effort.own_provenance.after(effort.provenance))
 
 
 def _published(reference: str) -> Begun:

@@ -1,13 +1,10 @@
 """A finished run, described by a card and published with its graph in the model store."""
 
-import csv
 import hashlib
-import io
 import json
 import platform
 import shutil
 import subprocess
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,17 +24,15 @@ from model_store import (
     StoredModel,
     TrainingData,
 )
-from training.digits import SOURCES
 from training.errors import DataError
-from training.fit import Denoiser, Provenance
+from training.fit import Denoiser
 from training.graph import export_part, receptive_radius
 from training.muon import hold_kernels_as_kernels
 from training.network import Network, count_parameters
+from training.provenance import ATTRIBUTION, Provenance, provenance_of
 from training.recipe import Recipe
-from training.recipe_parts import DigitsRecipe, PhotosRecipe, SpiralRecipe
 from training.served import Part, parts
 
-ATTRIBUTION = "ATTRIBUTION.csv"
 _ARCHITECTURES = {
     "unet": "residual U-Net over the pixel-unshuffled image",
     "linear": "linear autoencoder",
@@ -53,11 +48,12 @@ _SUMMARIES = {"encode": "The encoder alone: {}", "decode": "The decoder alone: {
 
 @dataclass(frozen=True)
 class Effort:
-    """How long a run took, on how many images, and what it was begun with."""
+    """How long a run took, on how many images and whose, and the same of what it was begun with."""
 
     steps: int
     minutes: float
     photographs: int
+    own_provenance: Provenance
     earlier: list[dict[str, Any]]
     provenance: Provenance
 
@@ -83,7 +79,7 @@ def export_run(
         measurements: what `evaluate` wrote for this run, for the card's table; None leaves it empty, as
             where there are no clean images to measure on.
         photos: the training folder, if there was one; its ATTRIBUTION.csv, if any, goes along,
-            joined with that of the model which the run began with.
+            joined with that of what the run began with.
 
     Returns:
         What was published, the whole network first.
@@ -96,7 +92,7 @@ def export_run(
     recipe, network, effort = load_run(run)
     whole, *halves = [(part, export_part(part)) for part in parts(network)]
     measured = read_measurements(measurements, whole[1]) if measurements else Measured((), {})
-    provenance = trained_on(recipe, photos, effort)
+    provenance = provenance_of(recipe, photos, effort.photographs).after(effort.provenance)
     attachments = {ATTRIBUTION: provenance.attribution.encode()} if provenance.attribution else {}
     published = []
     for part, model in (whole, *halves):
@@ -116,61 +112,6 @@ def publish(store: ModelStore, card: ModelCard, model: bytes, attachments: dict[
         ) from None
 
 
-def trained_on(recipe: Recipe, photos: Path | None, effort: Effort) -> Provenance:
-    """What a run learned from, then what the model did that it began with; the same folder once."""
-    own = describe_data(recipe, photos, effort.photographs)
-    listed, before = read_attribution(photos) if photos else "", effort.provenance
-    again = bool(listed) and listed == before.attribution
-    earlier = (each for each in before.training_data if not (again and each.name == own.name))
-    attribution = _joined(listed, before.attribution)
-    return Provenance(training_data=(own, *earlier), attribution=attribution)
-
-
-def read_attribution(folder: Path) -> str:
-    """Its ATTRIBUTION.csv as it is, line ends and all; empty where there is none."""
-    file = folder / ATTRIBUTION
-    return file.read_bytes().decode("utf-8") if file.exists() else ""
-
-
-def _joined(*lists: str) -> str:
-    """One CSV of all rows, equal ones once; a cell is empty where its list has no such column."""
-    different = [*dict.fromkeys(filter(None, lists))]
-    if len(different) < 2:
-        return "".join(different)
-    tables = (csv.DictReader(io.StringIO(text, newline=""), restkey="further") for text in different)
-    rows = [row for table in tables for row in table]
-    columns = [*dict.fromkeys(column for row in rows for column in row)]
-    unique = dict.fromkeys(tuple(str(row.get(column) or "") for column in columns) for row in rows)
-    joined = io.StringIO()
-    csv.writer(joined, lineterminator="\n").writerows([columns, *unique])
-    return joined.getvalue()
-
-
-def describe_data(recipe: Recipe, photos: Path | None, used: int) -> TrainingData:
-    """Name and licence of what a recipe was trained on; photographs by their ATTRIBUTION.csv."""
-    match recipe.data:
-        case DigitsRecipe(kind=kind):
-            source = SOURCES[kind]
-            return TrainingData(name=f"{source.title}, training images", licence=source.licence, images=used)
-        case SpiralRecipe():
-            return TrainingData(name="points drawn from a spiral", licence="none needed", images=used)
-        case PhotosRecipe():
-            if photos is None:
-                raise DataError(f"{recipe.name} was trained on photographs; give their folder with --photos")
-            return describe_photos(photos, used)
-
-
-def describe_photos(photos: Path, used: int) -> TrainingData:
-    """Name and licences of the training folder, by the `licence` column of its ATTRIBUTION.csv."""
-    attribution = read_attribution(photos)
-    if not attribution:
-        return TrainingData(name=f"a folder without {ATTRIBUTION}", licence="not stated", images=used)
-    rows = csv.DictReader(io.StringIO(attribution, newline=""))
-    licences = Counter(row.get("licence") or "not stated" for row in rows)
-    name = f"photographs listed in {ATTRIBUTION} beside this card"
-    return TrainingData(name=name, licence=", ".join(sorted(licences)), images=used)
-
-
 def load_run(run: Path) -> tuple[Recipe, Network, Effort]:
     """The recipe, the averaged network in inference form, and how long it was trained."""
     path = run / "last.ckpt"
@@ -186,8 +127,9 @@ def load_run(run: Path) -> tuple[Recipe, Network, Effort]:
         checkpoint["steps_done"],
         minutes,
         checkpoint["photographs"],
+        Provenance.of_checkpoint(checkpoint, "own_provenance"),
         checkpoint["earlier"],
-        Provenance.of_checkpoint(checkpoint),
+        Provenance.of_checkpoint(checkpoint, "provenance"),
     )
     return recipe, model.network.eval(), effort
 

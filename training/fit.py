@@ -7,7 +7,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -16,7 +16,6 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torch.optim import Adam, AdamW
 
-from model_store import TrainingData
 from training.batches import Batches, Share, prepare
 from training.build import build_network
 from training.checkpoint_io import AtomicCheckpointIO
@@ -26,24 +25,12 @@ from training.losses import build_loss, psnr
 from training.muon import hold_kernels_as_kernels, hold_kernels_as_matrices, muon_and_adamw
 from training.network import Network
 from training.networks import ResidualUNet
+from training.provenance import Provenance, provenance_of
 from training.recipe import Recipe, changed
-from training.recipe_parts import Strict
 
 log = logging.getLogger(__name__)
 _GO_ON = "--begin-with this one goes on from its last good checkpoint, if it has one"
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-
-
-class Provenance(Strict):
-    """Whose images a network learned from, as its card names them, and the text of its ATTRIBUTION.csv."""
-
-    training_data: tuple[TrainingData, ...] = ()
-    attribution: str = ""
-
-    @classmethod
-    def of_checkpoint(cls, checkpoint: dict[str, Any]) -> Self:
-        """That of the network it was begun with; empty if none was, or before checkpoints told."""
-        return cls.model_validate(checkpoint.get("provenance", {}))
 
 
 @dataclass(frozen=True)
@@ -69,6 +56,7 @@ class Denoiser(pl.LightningModule):
         self.loss = build_loss(recipe.fit.loss)
         self.earlier: list[dict[str, Any]] = []
         self.provenance = Provenance()
+        self.own_provenance = Provenance()
         self.photographs = 0
         self.steps_an_epoch = recipe.fit.epoch
         self.steps_done = 0
@@ -149,6 +137,7 @@ class Denoiser(pl.LightningModule):
         checkpoint["recipe"] = self.recipe.model_dump(mode="json")
         checkpoint["earlier"] = self.earlier
         checkpoint["provenance"] = self.provenance.model_dump(mode="json")
+        checkpoint["own_provenance"] = self.own_provenance.model_dump(mode="json")
         checkpoint["photographs"] = self.photographs
         checkpoint["steps_done"] = self.steps_done
         checkpoint["seconds_done"] = self.seconds_done
@@ -157,7 +146,7 @@ class Denoiser(pl.LightningModule):
         self.steps_done = checkpoint["steps_done"]
         self.seconds_done = checkpoint["seconds_done"]
         self.earlier = checkpoint["earlier"]
-        self.provenance = Provenance.of_checkpoint(checkpoint)
+        self.provenance = Provenance.of_checkpoint(checkpoint, "provenance")
 
     def begin_with(self, begun: Begun) -> None:
         """Take the weights of an earlier network; a U-Net may be larger, and begins by computing the same.
@@ -213,6 +202,7 @@ def fit(
         model.begin_with(begun)
     batches = prepare(recipe, data)
     model.photographs = batches.images
+    model.own_provenance = provenance_of(recipe, data, batches.images)
     model.steps_an_epoch = batches.epoch
     if model.progress >= 1:
         log.warning("%s is finished already; give another --run to train again", last)

@@ -11,6 +11,7 @@ from training.data import read_photos
 from training.errors import DataError, NotBetterError
 from training.fit import Begun, Denoiser
 from training.networks import ResidualUNet
+from training.provenance import of_photographs
 from training.recipe import Recipe
 from training.recipe_parts import FitRecipe
 from training.self_supervised import Outcome, Tuning, fine_tune
@@ -63,6 +64,7 @@ def adapt(
     model.network.load_state_dict(outcome.network.state_dict())
     model.photographs, model.steps_done = outcome.learned_from, tuning.steps
     model.seconds_done = time.monotonic() - started
+    model.own_provenance = of_photographs(frames, outcome.learned_from)
     model.earlier, model.provenance = begun.earlier, begun.provenance
     _write(last, model)
     return outcome

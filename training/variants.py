@@ -18,8 +18,9 @@ from training.cases import STANDARD, Folder
 from training.corruption import Photo
 from training.errors import DataError, NotBetterError
 from training.evaluate import evaluate
-from training.export import ATTRIBUTION, publish
+from training.export import publish
 from training.peers import OnnxDenoiser
+from training.provenance import ATTRIBUTION
 from training.quantise import FINEST, NEXT, calibration, quantise
 
 _Lower = Literal["int8", "bf16"]

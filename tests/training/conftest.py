@@ -52,6 +52,17 @@ def small() -> dict[str, Any]:
 
 
 @pytest.fixture
+def spiral(small: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of points: a hundred steps in a second."""
+    small.update(
+        network={"kind": "dense", "hidden": [16], "output": "linear"},
+        data={"kind": "spiral", "points": 1000, "holdout": 200},
+    )
+    small["fit"].update(optimiser="adam", loss="gaussian-nll", batch=20, steps=60, rate=1e-2, warmup=0)
+    return small
+
+
+@pytest.fixture
 def recipe(small: dict[str, Any]) -> Recipe:
     return Recipe.model_validate(small)
 

@@ -1,5 +1,3 @@
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +13,6 @@ import torch
 from click.testing import CliRunner
 
 from model_store import ModelStore
-from training.begin import begun_with
 from training.build import build_network
 from training.classic import Conv, Latent2, Sr2
 from training.cli import main
@@ -124,51 +121,6 @@ def test_from_fit_to_a_published_model(recipe: Recipe, photos: Path, tmp_path: P
     assert card.training["steps"] == recipe.fit.steps
     assert sum(each.share for each in card.corruption) == pytest.approx(1)
     assert json.loads((stored.folder / "card.json").read_text())["schema_version"] == 1
-
-
-def folder_of(photos: Path, names: list[str], attribution: str, folder: Path) -> Path:
-    folder.mkdir()
-    for name in names:
-        (folder / name).symlink_to(photos / name)
-    (folder / "ATTRIBUTION.csv").write_bytes(attribution.encode())
-    return folder
-
-
-def test_the_card_names_what_the_model_learned_from_that_it_was_begun_with(
-    small: dict[str, Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    theirs = (
-        'file,author,licence\r\nchelsea.png,"van der Walt,\nStéfan",CC-BY-4.0\r\ncoffee.png,R. M.,CC0-1.0\r\n'
-    )
-    ours = "file,licence,year\ncamera.jpg,MIT,2020\nastronaut.png,MIT,2021,NASA\n"
-    first = folder_of(photos, ["chelsea.png", "coffee.png"], theirs, tmp_path / "first")
-    second = folder_of(photos, ["camera.jpg", "astronaut.png"], ours, tmp_path / "second")
-    store = ModelStore(tmp_path / "store")
-    monkeypatch.setattr("training.begin.default_root", lambda: tmp_path / "store")
-    small["fit"]["steps"] = 5
-    recipe = Recipe.model_validate(small)
-    fit(recipe, first, tmp_path / "a", workers=0)
-    (base,) = export_run(tmp_path / "a", store, None, first)
-    assert (base.folder / "ATTRIBUTION.csv").read_bytes() == theirs.encode()
-
-    fit(recipe, first, tmp_path / "b", begun=begun_with("small:1"), workers=0)
-    (again,) = export_run(tmp_path / "b", store, None, first)
-    assert again.card.training_data == base.card.training_data, "the same folder stands once"
-    assert (again.folder / "ATTRIBUTION.csv").read_bytes() == theirs.encode()
-
-    fit(recipe, second, tmp_path / "c", begun=begun_with("small:2"), workers=0)
-    fit(recipe, second, tmp_path / "d", begun=begun_with(str(tmp_path / "c")), workers=0)
-    for run in ("c", "d"):
-        (stored,) = export_run(tmp_path / run, store, None, second)
-        assert [each.licence for each in stored.card.training_data] == ["MIT", "CC-BY-4.0, CC0-1.0"]
-        joined = (stored.folder / "ATTRIBUTION.csv").read_bytes().decode()
-        rows = [*csv.DictReader(io.StringIO(joined, newline=""))]
-        assert [{key: cell for key, cell in row.items() if cell} for row in rows] == [
-            {"file": "camera.jpg", "licence": "MIT", "year": "2020"},
-            {"file": "astronaut.png", "licence": "MIT", "year": "2021", "further": "['NASA']"},
-            {"file": "chelsea.png", "licence": "CC-BY-4.0", "author": "van der Walt,\nStéfan"},
-            {"file": "coffee.png", "licence": "CC0-1.0", "author": "R. M."},
-        ]
 
 
 @pytest.mark.parametrize(

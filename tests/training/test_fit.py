@@ -2,14 +2,9 @@
 
 import csv
 import json
-import math
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_store import TrainingData
 from training.batches import Arrays, Share, prepare
 from training.begin import begun_with
-from training.checkpoint_io import AtomicCheckpointIO
-from training.errors import DataError, DivergedError, RecipeError
+from training.errors import DataError, RecipeError
 from training.export import load_run
 from training.figures import figures_of
-from training.fit import Denoiser, Provenance, fit, make_trainer
-from training.losses import LOSSES, psnr
+from training.fit import fit, make_trainer
+from training.losses import psnr
 from training.recipe import Recipe, changed, load_recipe
 
 
@@ -67,27 +60,6 @@ def test_bfloat16_is_only_for_cpus_that_have_it(
     assert make_trainer(recipe, tmp_path, prepare(recipe, photos)).precision == taken
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not(
-    recipe: Recipe, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    fit(recipe, photos, tmp_path / "unbroken", workers=0)
-    step = Denoiser._step
-
-    def die_at_15(self: Denoiser, loss: Tensor) -> None:
-        if self.steps_done == 15:
-            raise RuntimeError("killed")
-        step(self, loss)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Denoiser, "_step", die_at_15)
-        with pytest.raises(RuntimeError, match="killed"):
-            fit(recipe, photos, tmp_path / "broken", workers=workers)
-    fit(recipe, photos, tmp_path / "broken", workers=workers)
-    for ours, theirs in zip(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"), strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-6)
-
-
 @pytest.mark.parametrize("optimiser", ["muon", "adamw"])
 def test_a_larger_network_begins_with_what_a_smaller_one_learned(
     small: dict[str, Any], photos: Path, tmp_path: Path, optimiser: str
@@ -110,17 +82,6 @@ def test_a_larger_network_begins_with_what_a_smaller_one_learned(
     assert [each["steps"] for each in effort.earlier] == [20]
 
 
-@pytest.fixture
-def spiral(small: dict[str, Any]) -> dict[str, Any]:
-    """A recipe of points: a hundred steps in a second."""
-    small.update(
-        network={"kind": "dense", "hidden": [16], "output": "linear"},
-        data={"kind": "spiral", "points": 1000, "holdout": 200},
-    )
-    small["fit"].update(optimiser="adam", loss="gaussian-nll", batch=20, steps=60, rate=1e-2, warmup=0)
-    return small
-
-
 def spelled(recipe: dict[str, Any], folder: Path) -> Path:
     """The recipe as a TOML file, which knows JSON's values."""
     tables = {name: part for name, part in recipe.items() if isinstance(part, dict)}
@@ -131,23 +92,6 @@ def spelled(recipe: dict[str, Any], folder: Path) -> Path:
     file = folder / "mine.toml"
     file.write_text("\n".join(lines))
     return file
-
-
-def test_a_run_killed_at_once_goes_on_to_the_same_weights(spiral: dict[str, Any], tmp_path: Path) -> None:
-    spiral["fit"]["steps"] = 160
-    file = spelled(spiral, tmp_path)
-    command = [sys.executable, "-m", "training", "fit", str(file), "--run", str(tmp_path / "broken")]
-    last = tmp_path / "broken" / "last.ckpt"
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while not last.exists():
-            assert process.poll() is None
-            time.sleep(0.02)
-        process.kill()
-    assert 0 < load_run(tmp_path / "broken")[2].steps < 160
-    for run in ("broken", "unbroken"):
-        fit(load_recipe(str(file)), None, tmp_path / run)
-    for ours, theirs in zip(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"), strict=True):
-        assert torch.equal(ours, theirs)
 
 
 def test_two_processes_learn_what_one_does(spiral: dict[str, Any], tmp_path: Path) -> None:
@@ -197,17 +141,6 @@ def test_another_seed_is_another_network(spiral: dict[str, Any], tmp_path: Path)
     assert not any(torch.equal(*pair) for pair in zip(first, other, strict=True))
 
 
-def test_a_full_disk_leaves_the_checkpoint_as_it_was(
-    spiral: dict[str, Any], tmp_path: Path, little_files: Callable[[], AbstractContextManager[None]]
-) -> None:
-    io = AtomicCheckpointIO()
-    io.save_checkpoint({"step": 1}, tmp_path / "last.ckpt")
-    with little_files(), pytest.raises(DataError, match=r"last\.ckpt cannot be written .*intact"):
-        io.save_checkpoint({"step": 2, "weights": torch.zeros(10_000)}, tmp_path / "last.ckpt")
-    assert torch.load(tmp_path / "last.ckpt") == {"step": 1}
-    assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
-
-
 def test_images_are_corrupted_anew_in_each_epoch_each_with_its_own_level(small: dict[str, Any]) -> None:
     small.update(network={"kind": "linear", "code": 2}, data={"kind": "mnist", "holdout": 4})
     small["fit"].update(loss="mse", batch=8)
@@ -238,51 +171,6 @@ def test_what_super_resolution_gets_is_smaller(small: dict[str, Any]) -> None:
     assert (noisy - means).abs().max() <= 0.51 / 255
 
 
-def test_a_run_keeps_whose_photographs_the_one_before_learned_from_and_may_be_older_than_that(
-    spiral: dict[str, Any], tmp_path: Path
-) -> None:
-    recipe = Recipe.model_validate(spiral)
-    fit(recipe, None, tmp_path / "first")
-    named = TrainingData(name="theirs", licence="CC-BY-4.0", images=3)
-    given = Provenance(training_data=(named,), attribution="file,licence\nå.png,CC-BY-4.0\n")
-    begun = replace(begun_with(str(tmp_path / "first")), provenance=given)
-    last = tmp_path / "second" / "last.ckpt"
-    fit(recipe, None, last.parent, begun=begun)
-    fit(changed(recipe, steps=80), None, last.parent)
-    assert load_run(last.parent)[2].provenance == given
-
-    older = torch.load(last, weights_only=True)
-    del older["provenance"]
-    torch.save(older, last)
-    assert load_run(last.parent)[2].provenance == Provenance()
-    fit(changed(recipe, steps=100), None, last.parent)
-    effort = load_run(last.parent)[2]
-    assert (effort.steps, effort.earlier, effort.provenance) == (100, begun.earlier, Provenance())
-
-
-def test_a_finished_run_is_left_alone(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
-    fit(recipe, photos, tmp_path, workers=0)
-    before = (tmp_path / "last.ckpt").read_bytes()
-    fit(recipe, photos, tmp_path, workers=0)
-    assert (tmp_path / "last.ckpt").read_bytes() == before
-
-
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(
-    recipe: Recipe, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = 0
-
-    def breaks_at_15(restored: Tensor, clean: Tensor, noisy: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return (restored - clean).square().mean() * (math.nan if calls > 15 else 1)
-
-    monkeypatch.setitem(LOSSES, "psnr", breaks_at_15)
-    with pytest.raises(DivergedError, match=r"step 15 .*seed 0, 15"):
-        fit(recipe, photos, tmp_path, workers=0)
-    assert load_run(tmp_path)[2].steps == 10
-
-
 def test_a_time_budget_ends_the_run_with_the_rate_at_zero(
     small: dict[str, Any], photos: Path, tmp_path: Path
 ) -> None:
@@ -293,34 +181,6 @@ def test_a_time_budget_ends_the_run_with_the_rate_at_zero(
     with next(tmp_path.glob("log/*/metrics.csv")).open() as file:
         rates = [float(row["rate"]) for row in csv.DictReader(file) if row["rate"]]
     assert rates[-1] < 0.1 * max(rates)
-
-
-def test_a_run_is_not_continued_with_another_recipe(
-    small: dict[str, Any], photos: Path, tmp_path: Path
-) -> None:
-    fit(Recipe.model_validate(small), photos, tmp_path, workers=0)
-    small["fit"]["steps"] = 50
-    fit(Recipe.model_validate(small), photos, tmp_path, workers=0)
-    assert load_run(tmp_path)[2].steps == 50
-    small["corruption"][0]["sigma"] = [0, 10]
-    with pytest.raises(RecipeError, match=r"another recipe \(corruption\)"):
-        fit(Recipe.model_validate(small), photos, tmp_path, workers=0)
-
-
-def test_weights_that_are_no_numbers_are_never_saved(
-    recipe: Recipe, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = Denoiser._step
-
-    def explode_at_20(self: Denoiser, loss: Tensor) -> None:
-        step(self, loss)
-        if self.steps_done == 20:
-            list(self.network.parameters())[-1].data.fill_(math.inf)
-
-    monkeypatch.setattr(Denoiser, "_step", explode_at_20)
-    with pytest.raises(DivergedError, match="step 20"):
-        fit(recipe, photos, tmp_path, workers=0)
-    assert load_run(tmp_path)[2].steps == 10
 
 
 def test_one_photograph_is_not_enough(recipe: Recipe, photos: Path, tmp_path: Path) -> None:

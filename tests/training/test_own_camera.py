@@ -90,6 +90,8 @@ def test_its_card_tells_the_truth_about_the_published_model_it_was_begun_with(
     assert tuple(rest) == base.card.training_data
     attribution = (own.folder / "ATTRIBUTION.csv").read_bytes()
     assert attribution == (listed / "ATTRIBUTION.csv").read_bytes()
+    told = begun_with(str(tmp_path / "own")).provenance.training_data
+    assert told == card.training_data, "a run begun with this one names the frames too"
 
 
 @pytest.mark.parametrize(
