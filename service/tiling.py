@@ -26,13 +26,15 @@ class Tile:
 def plan(height: int, width: int, max_pixels: int, overlap: int, alignment: int) -> list[Tile]:
     """Cover a frame with the fewest tiles of at most about `max_pixels` each, context included.
 
-    A frame within `max_pixels` is one tile. `overlap` is rounded up to the alignment.
+    A frame within `max_pixels` is one tile. `overlap` is rounded up to the alignment. What is kept of a
+    tile is never narrower than that, even if it takes more than `max_pixels`: or a network that sees far
+    would do nearly all of its work on context.
     """
     if height * width <= max_pixels:
         whole = (0, 0, height, width)
         return [Tile(whole, whole)]
     margin = math.ceil(overlap / alignment) * alignment
-    core = max(alignment, int(math.sqrt(max_pixels)) - 2 * margin)
+    core = max(alignment, margin, int(math.sqrt(max_pixels)) - 2 * margin)
     rows, columns = _cuts(height, core, alignment), _cuts(width, core, alignment)
     return [
         Tile(

@@ -31,6 +31,13 @@ def test_tiles_cover_the_frame_once_and_within_bounds(
     assert (covered == 1).all()
 
 
+def test_a_network_that_sees_far_does_not_work_on_context_alone() -> None:
+    tiles = plan(1080, 1920, 65_536, 154, 8)
+    assert (
+        sum((tile.read[2] - tile.read[0]) * (tile.read[3] - tile.read[1]) for tile in tiles) < 9 * 1080 * 1920
+    )
+
+
 @given(SIDES, SIDES, st.integers(4096, 60_000))
 @settings(max_examples=50, deadline=None)
 def test_joining_untouched_tiles_gives_the_frame_back(height: int, width: int, most: int) -> None:
