@@ -7,7 +7,6 @@ format can hold it and else flattened on white; of a multi-page TIFF or MPO the 
 taken; an animation is an error, as a still would not be what its sender expects.
 """
 
-import contextlib
 import io
 import struct
 import warnings
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     PHOTOMETRIC_INTERPRETATION,
@@ -25,6 +24,7 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
+from service import exif
 from service.errors import BadImageError, BadParameterError, FormatNotAllowedError, ImageTooLargeError
 from service.settings import ImageFormat
 from service.slow_files import refuse_slow_files
@@ -46,7 +46,6 @@ MEDIA_TYPES: dict[ImageFormat, str] = {
 _HOLDS_ALPHA: frozenset[ImageFormat] = frozenset({"png", "webp", "tiff"})
 _LONGEST_SIDE: dict[ImageFormat, int] = {"jpeg": 65500, "webp": 16383}
 _LARGEST_SPARE_TILE = 2**20
-_MOST_EXIF = 2**18  # a JPEG segment has 2**16 bytes; Pillow unpacks megabytes of numbers for seconds
 _SRGB = ImageCms.createProfile("sRGB")
 _WHITE = 255
 _WHITE_IS_ZERO = 0
@@ -156,10 +155,9 @@ def decode(data: bytes, header: Header) -> Picture:
             raise BadImageError("The image is animated; send its frames one by one")
         if image.size != (header.width, header.height):
             raise BadImageError(f"The {header.format} file contradicts itself about its size")
-        if isinstance(image, TiffImageFile):
-            _pass_over_exif(image)
+        exif.pass_over_what_is_slow(image)
         image.load()
-        _set_upright(image)
+        exif.set_upright(image)
         return _to_picture(image)
 
 
@@ -227,21 +225,6 @@ def _webp_size(data: bytes) -> tuple[int, int]:
             width, height = struct.unpack("<HH", data[26:30])
             return width & 0x3FFF, height & 0x3FFF
         raise BadImageError("The webp file has no picture in it")
-
-
-def _set_upright(image: Image.Image) -> None:
-    if len(image.info.get("exif", "")) > _MOST_EXIF:
-        return
-    # Whatever broken metadata makes the parser raise: the pixels are good.
-    with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
-
-
-def _pass_over_exif(image: TiffImageFile) -> None:
-    """Or Pillow, while it loads, would read those of its directories that may hold megabytes of numbers."""
-    exif = image.getexif()
-    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        exif.pop(directory, None)
 
 
 def _to_picture(image: Image.Image) -> Picture:

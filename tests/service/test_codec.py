@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from service.codec import Limits, Picture, decode, encode, inspect, sniff
 from service.errors import (
@@ -68,7 +69,12 @@ def test_metadata_of_a_quarter_megabyte_is_not_looked_into(comment: int, size: t
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x9286] = b"x" * comment
-    assert decoded(file_of(Image.new("L", (40, 24)), "png", exif=exif)).pixels.shape[:2] == size
+    gray = Image.new("L", (40, 24))
+    assert decoded(file_of(gray, "png", exif=exif)).pixels.shape[:2] == size
+    as_text = PngInfo()
+    profile = exif.tobytes()[: comment // 2].hex()
+    as_text.add_text("Raw profile type exif", f"\nexif\n{len(profile) // 2:8}\n{profile}", zip=True)
+    assert decoded(file_of(gray, "png", pnginfo=as_text)).pixels.shape[:2] == size
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
