@@ -203,6 +203,6 @@ def test_everything_that_ships_is_whole() -> None:
         stored.read_verified()
         assert stored.card.metrics or stored.card.figures
         assert stored.card.training_data[0].licence
-        assert stored.card.macs_per_pixel <= 32_000
+        assert stored.card.macs_per_pixel <= 125_000
         if "photographs" in stored.card.training_data[0].name:
             assert (stored.folder / "ATTRIBUTION.csv").is_file()
