@@ -12,8 +12,10 @@ def build_network(recipe: Recipe) -> Network:
     """The network of a recipe, for samples of its data, with fresh weights."""
     shape = recipe.data.shape
     match recipe.network:
-        case parts.UNetRecipe(widths=widths, blocks=blocks, unshuffle=unshuffle, gates=gates):
-            return ResidualUNet(widths, blocks, unshuffle, gates=gates)
+        case parts.UNetRecipe() as unet:
+            return ResidualUNet(
+                unet.widths, unet.blocks, unet.unshuffle, gates=unet.gates, clipped=unet.clipped
+            )
         case parts.LinearRecipe(code=code, tied=tied):
             return Linear(shape, code, tied)
         case parts.DenseRecipe(hidden=hidden, output=output):

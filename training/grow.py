@@ -18,7 +18,7 @@ def grow(small: ResidualUNet, large: ResidualUNet) -> None:
 
     Raises:
         RecipeError: they fold the image differently, have other levels, `large` is narrower or
-            shallower somewhere, or `small` has gates and `large` none.
+            shallower somewhere, or `small` has gates or is told of white and `large` is not.
     """
     _refuse_what_cannot_grow(small, large)
     known = dict(small.named_modules())
@@ -29,6 +29,8 @@ def grow(small: ResidualUNet, large: ResidualUNet) -> None:
             before, after = _outputs_first(known[name]), _outputs_first(module)
             after[len(before) :] = 0
             after[: len(before), : before.shape[1]] = before
+            if module is large.head:
+                after[:, before.shape[1] :] = 0
             if module.bias is not None:
                 module.bias[: len(before)] = known[name].get_parameter("bias")
     for gate, wider in zip(_gates(small), _gates(large), strict=False):
@@ -39,6 +41,8 @@ def grow(small: ResidualUNet, large: ResidualUNet) -> None:
 def _refuse_what_cannot_grow(small: ResidualUNet, large: ResidualUNet) -> None:
     if (small.unshuffle, len(small.encoder)) != (large.unshuffle, len(large.encoder)):
         raise RecipeError("only a network of the same levels and unshuffle can begin as the earlier one")
+    if small.clipped and not large.clipped:
+        raise RecipeError("only a network that is told of white can begin as one; set network.clipped = true")
     if small.gates and not large.gates:
         raise RecipeError("only a network with gates can begin as one with gates; set network.gates = true")
     for before, after in zip(small.encoder, large.encoder, strict=True):

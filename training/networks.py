@@ -30,6 +30,13 @@ def depth_to_space(folded: Tensor, block: int) -> Tensor:
     return split.permute(0, 3, 4, 1, 5, 2).reshape(n, c // block**2, h * block, w * block)
 
 
+def _white(folded: Tensor) -> Tensor:
+    """Share of each block's pixels that are at 1 or above: `[N, 3*u*u, h, w]` to `[N, 3, h, w]`."""
+    n, channels, height, width = folded.shape
+    white = (folded >= 1).to(folded.dtype)
+    return white.reshape(n, channels // 3, 3, height, width).mean(1)
+
+
 class ResidualBlock(nn.Module):
     """x + conv(leaky_relu(conv(x))): no normalisation, as in EDSR (Lim et al. 2017).
 
@@ -87,6 +94,8 @@ class ResidualUNet(Network):
 
     Bias-free (Mohan et al. 2020): twice the image gives twice the noise, so that a brightness or a
     noise level outside of the training range is nothing new, and no unit can drift away by its bias.
+    Of where the sensor's range ends it knows nothing, then, and noise at white, of which the upper half
+    is cut off, it averages to gray; unless it is told what is clipped.
 
     Args:
         widths: channels of each level, from the finest; each level has half the resolution.
@@ -94,10 +103,17 @@ class ResidualUNet(Network):
             coarsest level has its blocks once).
         unshuffle: side of the pixel block folded into channels before the first convolution.
         gates: whether the blocks on the way up are gated by the coarser level, see `Gate`.
+        clipped: whether the head sees, beside each folded block, which share of it is white, by colour.
     """
 
     def __init__(
-        self, widths: tuple[int, ...], blocks: tuple[int, ...], unshuffle: int, *, gates: bool = False
+        self,
+        widths: tuple[int, ...],
+        blocks: tuple[int, ...],
+        unshuffle: int,
+        *,
+        gates: bool = False,
+        clipped: bool = False,
     ) -> None:
         super().__init__()
         self.unshuffle = unshuffle
@@ -105,7 +121,8 @@ class ResidualUNet(Network):
         self.alignment = unshuffle * 2 ** (len(widths) - 1)
         folded = 3 * unshuffle**2
         steps = list(itertools.pairwise(widths))
-        self.head = nn.Conv2d(folded, widths[0], 3, padding=1, bias=False)
+        self.clipped = clipped
+        self.head = nn.Conv2d(folded + 3 * clipped, widths[0], 3, padding=1, bias=False)
         self.encoder = nn.ModuleList(Level(*level) for level in zip(widths, blocks, strict=True))
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2, bias=False) for fine, coarse in steps)
         self.up = nn.ModuleList(
@@ -133,7 +150,7 @@ class ResidualUNet(Network):
 
         h and w are multiples of `alignment / unshuffle`.
         """
-        x = self.head(x)
+        x = self.head(torch.cat([x, _white(x)], 1) if self.clipped else x)
         skips = []
         for level, down in zip(self.encoder, self.down, strict=False):
             x = level(x)

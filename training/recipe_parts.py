@@ -31,6 +31,7 @@ class UNetRecipe(Strict):
     blocks: tuple[PositiveInt, ...]
     unshuffle: Literal[1, 2, 4] = 2
     gates: bool = False
+    clipped: bool = False
 
     @model_validator(mode="after")
     def _one_block_count_per_width(self) -> Self:
@@ -170,7 +171,7 @@ DataRecipe = Annotated[
     ),
 ]
 
-LossName = Literal["mse", "bce", "gaussian-nll", "charbonnier", "relative-mse", "psnr"]
+LossName = Literal["mse", "bce", "gaussian-nll", "charbonnier", "relative-mse", "psnr", "floored-psnr"]
 
 
 class FitRecipe(Strict):

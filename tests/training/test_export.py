@@ -30,7 +30,7 @@ from training.subject import Subject
 @pytest.fixture(scope="module")
 def network() -> ResidualUNet:
     torch.manual_seed(0)
-    gated = ResidualUNet((16, 32, 48), (1, 1, 1), unshuffle=2, gates=True).eval()
+    gated = ResidualUNet((16, 32, 48), (1, 1, 1), unshuffle=2, gates=True, clipped=True).eval()
     for level in range(2):
         torch.nn.init.normal_(gated.get_parameter(f"gates.{level}.conv.weight"), std=0.3)
     return gated
@@ -66,7 +66,7 @@ def test_parity_is_checked_for_real(network: ResidualUNet, graph: bytes) -> None
     check_parity(parts(network)[0], graph)
     torch.manual_seed(1)
     with pytest.raises(ParityError, match="more than 1 level"):
-        check_parity(parts(ResidualUNet((16, 32, 48), (1, 1, 1), unshuffle=2, gates=True).eval())[0], graph)
+        check_parity(parts(ResidualUNet((16, 32, 48), (1, 1, 1), unshuffle=2, clipped=True).eval())[0], graph)
 
 
 def test_the_receptive_radius_is_that_of_the_convolutions() -> None:

@@ -76,6 +76,27 @@ def test_gates_begin_as_none_and_are_the_same_for_twice_the_image(network: Resid
         grow(gated, ResidualUNet((8, 12), (2, 1), unshuffle=2))
 
 
+def test_white_begins_as_nothing_and_can_be_learned(network: ResidualUNet) -> None:
+    told = ResidualUNet((8, 12), (1, 1), unshuffle=2, clipped=True).eval()
+    grow(network, told)
+    dark = 0.9 * torch.rand(1, 3, 32, 32)
+    bright = dark.clone()
+    bright[:, 1, 8:10, 8:12] = 1  # green, two blocks
+    assert torch.allclose(told(bright), network(bright), atol=1e-6)
+    head = told.get_parameter("head.weight")
+    told(bright).square().sum().backward()
+    assert head.grad is not None
+    assert head.grad[:, 13].any(), "green white is learned from"
+    assert not head.grad[:, (12, 14)].any(), "there is no red or blue"
+    with torch.no_grad():
+        head[:, 12:] = 0.1
+    assert torch.allclose(told(dark), network(dark), atol=1e-6)
+    changed = (told(bright) - network(bright)).abs().amax((0, 1)) > 1e-4
+    assert changed[8:10, 8:12].all()
+    with pytest.raises(RecipeError, match=r"set network\.clipped = true"):
+        grow(told, network)
+
+
 @pytest.mark.parametrize("block", [1, 2, 4])
 def test_folding_is_onnx_space_to_depth_and_back(block: int) -> None:
     image = torch.rand(2, 3, 8, 16)
