@@ -9,7 +9,13 @@ from training.losses import GaussianNll, build_loss
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("mse", 0.01), ("charbonnier", 0.1), ("relative-mse", 0.01 / 0.2), ("psnr", -20.0)],
+    [
+        ("mse", 0.01),
+        ("charbonnier", 0.1),
+        ("relative-mse", 0.01 / 0.2),
+        ("psnr", -20.0),
+        ("floored-psnr", -19.957),
+    ],
 )
 def test_losses_agree_with_their_formulas(name: str, expected: float) -> None:
     clean = torch.rand(2, 3, 8, 8)
@@ -17,6 +23,16 @@ def test_losses_agree_with_their_formulas(name: str, expected: float) -> None:
     loss = build_loss(name)
     assert torch.isclose(loss(restored, clean, noisy), torch.tensor(expected), rtol=0.01)
     assert loss(clean, clean, noisy) < loss(restored, clean, noisy)
+
+
+def test_an_image_without_error_leads_only_where_there_is_no_floor() -> None:
+    clean = torch.zeros(2, 3, 8, 8)
+    for name, leads in (("psnr", True), ("floored-psnr", False)):
+        restored = torch.stack([torch.full((3, 8, 8), error) for error in (0.002, 0.02)]).requires_grad_()
+        build_loss(name)(restored, clean, clean).backward()  # type: ignore[no-untyped-call]
+        assert restored.grad is not None
+        flat, textured = restored.grad.flatten(1).norm(dim=1)
+        assert (flat > textured) == leads
 
 
 def test_bce_is_the_likelihood_of_bernoulli_pixels_and_stays_finite() -> None:
