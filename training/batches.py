@@ -94,6 +94,8 @@ def _photographs(recipe: Recipe, options: PhotosRecipe, folder: Path | None) -> 
     held_out = max(1, min(options.holdout, len(photos) // 4))
     if len(photos) == held_out:
         raise DataError(f"{folder} has one usable photograph; one is held out, so two are the least")
+    spread = len(photos) // held_out  # neighbours by name are of one author
+    seen = [photo for place, photo in enumerate(photos) if place % spread or place // spread >= held_out]
     training, validation = (
         Patches(
             part,
@@ -104,7 +106,7 @@ def _photographs(recipe: Recipe, options: PhotosRecipe, folder: Path | None) -> 
             seed=recipe.fit.seed,
             augment=augment,
         )
-        for part, augment in ((photos[held_out:], options.augment), (photos[:held_out], 0.0))
+        for part, augment in ((seen, options.augment), (photos[::spread][:held_out], 0.0))
     )
     return Batches(recipe, training, validation, len(training.photos), recipe.fit.epoch)
 

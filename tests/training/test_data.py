@@ -1,14 +1,17 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from training.batches import prepare
 from training.corruption import Gaussian
 from training.data import Patches, Stream, read_photos, read_rgb
 from training.errors import DataError
+from training.recipe import Recipe
 
 
 def patches(
@@ -45,6 +48,22 @@ def test_sixteen_bits_and_alpha_are_read_as_the_service_reads_them(tmp_path: Pat
     Image.fromarray(ramp / np.float32(65535)).save(tmp_path / "float.tiff")
     with pytest.raises(DataError, match=r"float\.tiff .* kind F have no 8-bit meaning"):
         read_rgb(tmp_path / "float.tiff")
+
+
+def test_the_photographs_held_out_are_of_many_authors_and_not_trained_on(
+    small: dict[str, Any], tmp_path: Path
+) -> None:
+    for level in range(20):
+        Image.new("L", (32, 32), 10 * level).save(tmp_path / f"author{level // 5}__{level:02}.png")
+    small["data"]["holdout"] = 4
+    batches = prepare(Recipe.model_validate(small), tmp_path)
+    parts = (batches.training, batches.validation)
+    training, validation = (
+        {int(photo.flat[0]) // 10 for photo in part.photos} for part in parts if isinstance(part, Patches)
+    )
+    assert training | validation == set(range(20))
+    assert not training & validation
+    assert {level // 5 for level in validation} == {0, 1, 2, 3}
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
