@@ -17,7 +17,7 @@ from model_store import default_root
 from training import frontier, legibility
 from training.cases import STANDARD, Folder, Pair
 from training.cli import main
-from training.corruption import Photo
+from training.corruption import Photo, to_uint8
 from training.errors import DataError
 from training.evaluate import evaluate
 from training.export import read_measurements
@@ -290,3 +290,16 @@ def test_a_file_that_holds_no_metrics_says_which_one_does(content: bytes | None,
     file.mkdir() if content is None else file.write_bytes(content)
     with pytest.raises(DataError, match=r"table\.json .*`evaluate --run RUN --json FILE`"):
         read_measurements(file, b"graph")
+
+
+@pytest.mark.parametrize("model", ["frames-fast", "frames-high"])
+def test_white_stays_white_and_black_black(model: str) -> None:
+    """Clipped, the noise at both ends has a mean of its own: 10 levels of 25."""
+    denoiser = Subject.of_model(default_root(), model).denoiser
+    for level in (0, 255):
+        noise = np.random.default_rng(0).normal(0, 25, (128, 128, 3))
+        noisy = to_uint8(np.float32(level + noise) / 255)
+        assert abs(noisy.mean() - level) > 9
+        denoised = denoiser(noisy, None)
+        assert denoised is not None
+        assert abs(denoised.mean() - level) < 3
