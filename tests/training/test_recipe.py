@@ -21,21 +21,20 @@ def test_every_recipe_that_ships_is_valid() -> None:
         (("batch = 8", "bach = 8"), "fit.bach: unknown key; there are: loss, optimiser, rate"),
         (("batch = 8", "batch = 0"), "fit.batch: Input should be greater than 0 (got 0)"),
         (
-            ('loss = "floored-psnr"', 'loss = "hinge"'),
+            ('loss = "psnr"', 'loss = "hinge"'),
             "'mse', 'bce', 'gaussian-nll', 'charbonnier'",
         ),
         (('kind = "unet"', 'kind = "vae"'), "'unet', 'linear', 'dense', 'conv', 'latent2', 'stochastic'"),
         (("patch = 128", 'kind = "cifar"'), "kind is one of 'photos', 'mnist', 'fashion-mnist', 'spiral'"),
         (("patch = 128", 'kind = "mnist"'), "data.digits.shrink: unknown key; there are: kind, side"),
         (("peak = [20, 1000]", "paek = [20, 1000]"), "unknown key; there are: weight, gray, kind, peak"),
-        (('loss = "floored-psnr"', 'loss = "bce"'), "bce needs a network whose output is 0..1"),
-        (("steps = 1_000_000\nminutes = 60", ""), "give steps, epochs or minutes"),
+        (('loss = "psnr"', 'loss = "bce"'), "bce needs a network whose output is 0..1"),
+        (("steps = 1_000_000\nminutes = 90", ""), "give steps, epochs or minutes"),
         (('kind = "poisson"', 'kind = "fog"'), "'gaussian'"),
         (("sigma = [0, 55]", "sigma = [55, 0]"), "a range goes from low to high"),
         (
             (
-                'kind = "unet"\nwidths = [32, 64, 128]\nblocks = [1, 1, 2]\n'
-                "unshuffle = 2\ngates = true\nclipped = true",
+                'kind = "unet"\nwidths = [32, 64, 128]\nblocks = [1, 1, 2]\nunshuffle = 2\ngates = true',
                 'kind = "sr2"',
             ),
             "photographs; take unet or conv",
