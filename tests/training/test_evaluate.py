@@ -298,7 +298,7 @@ def test_white_stays_white_and_black_black(model: str) -> None:
     denoiser = Subject.of_model(default_root(), model).denoiser
     for level in (0, 255):
         noise = np.random.default_rng(0).normal(0, 25, (128, 128, 3))
-        noisy = to_uint8(np.float32(level + noise) / 255)
+        noisy = to_uint8(((level + noise) / 255).astype(np.float32))
         assert abs(noisy.mean() - level) > 9
         denoised = denoiser(noisy, None)
         assert denoised is not None
