@@ -4,8 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Collection, Iterable
-from fractions import Fraction
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import av
@@ -14,7 +13,6 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import Image
 
 from service import video
@@ -256,79 +254,3 @@ async def counted(outcomes: AsyncIterator[Pixels | str]) -> AsyncIterator[tuple[
     async for outcome in outcomes:
         yield number, outcome
         number += 1
-
-
-def plain_video(
-    path: Path, times: Iterable[Fraction], aspect: int | Fraction = 1, range: ColorRange = ColorRange.MPEG
-) -> None:
-    """Frames of one saturated colour, tagged as HD is, shown at `times` in seconds."""
-    tick = Fraction(1, 90_000)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        encoder = stream.codec_context
-        encoder.time_base, encoder.sample_aspect_ratio = tick, Fraction(aspect)
-        encoder.colorspace, encoder.color_range = Colorspace.ITU709, range
-        encoder.color_primaries, encoder.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        for moment in times:
-            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), (200, 30, 60), np.uint8), format="rgb24")
-            frame.colorspace, frame.color_range = Colorspace.ITU709, range
-            frame.pts, frame.time_base = round(moment / tick), tick
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def times_of(path: Path) -> list[float]:
-    with av.open(str(path)) as container:
-        return [float(frame.time or 0) for frame in container.decode(video=0)]
-
-
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm"])
-def test_frames_keep_their_times(tmp_path: Path, suffix: str) -> None:
-    """A camera that sends one frame a second until something moves."""
-    source, target = tmp_path / "in.mp4", tmp_path / f"out.{suffix}"
-    seconds = [*(Fraction(n) for n in range(4)), *(3 + Fraction(n, 25) for n in range(1, 26)), Fraction(5)]
-    plain_video(source, seconds)
-    assert times_of(source) == pytest.approx([float(moment) for moment in seconds])
-    assert video.clean_video(str(source), target, as_they_are, None)
-    assert times_of(target) == pytest.approx(times_of(source), abs=0.001)
-
-
-def test_frames_of_a_bare_stream_follow_each_other(tmp_path: Path) -> None:
-    source, target = tmp_path / "in.h264", tmp_path / "out.mp4"
-    plain_video(source, [Fraction(n, 25) for n in range(12)])
-    assert video.clean_video(str(source), target, as_they_are, None)
-    assert times_of(target) == pytest.approx([n / 25 for n in range(12)])
-
-
-def test_frames_at_one_time_are_all_kept(tmp_path: Path) -> None:
-    source, target = tmp_path / "in.mkv", tmp_path / "out.mp4"
-    plain_video(source, [Fraction(n // 2, 25) + Fraction(n % 2, 90_000) for n in range(12)])
-    assert len(set(times_of(source))) == 6, "Matroska knows milliseconds only"
-    assert video.clean_video(str(source), target, as_they_are, None)
-    assert times_of(target) == pytest.approx(times_of(source), abs=0.0011)
-    assert (np.diff(times_of(target)) > 0).all()
-
-
-@pytest.mark.parametrize("degrees", [0, 90])
-def test_pixels_that_are_not_square_stay_so(tmp_path: Path, degrees: int) -> None:
-    plain, source, target = (tmp_path / f"{name}.mp4" for name in ("plain", "in", "out"))
-    plain_video(plain, [Fraction(n, 25) for n in range(3)], aspect=Fraction(16, 15))
-    with_orientation(plain, source, degrees, mirrored=False)
-    assert video.clean_video(str(source), target, as_they_are, None)
-    with av.open(str(target)) as container:
-        aspect = container.streams.video[0].sample_aspect_ratio
-    assert aspect == (Fraction(15, 16) if degrees else Fraction(16, 15))
-
-
-@pytest.mark.parametrize("range", [ColorRange.MPEG, ColorRange.JPEG])
-@pytest.mark.parametrize("suffix", ["mp4", "webm"])
-def test_colours_keep_their_meaning(tmp_path: Path, range: ColorRange, suffix: str) -> None:
-    source, target = tmp_path / "in.mp4", tmp_path / f"out.{suffix}"
-    plain_video(source, [Fraction(n, 25) for n in (0, 1, 2)], range=range)
-    assert video.clean_video(str(source), target, as_they_are, None)
-    assert np.abs(frames_of(target) - frames_of(source).astype(float)).max() <= 3
-    with av.open(str(target)) as container:
-        frame = next(container.decode(video=0))
-    assert frame.colorspace == Colorspace.ITU709
-    assert (frame.color_primaries, frame.color_trc) == (ColorPrimaries.BT709, ColorTrc.BT709)
