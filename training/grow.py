@@ -30,7 +30,7 @@ def grow(small: ResidualUNet, large: ResidualUNet) -> None:
             after[len(before) :] = 0
             after[: len(before), : before.shape[1]] = before
             if module is large.head:
-                after[:, before.shape[1] :] = 0
+                after[:, before.shape[1] :] = 0  # white is no silent channel
             if module.bias is not None:
                 module.bias[: len(before)] = known[name].get_parameter("bias")
     for gate, wider in zip(_gates(small), _gates(large), strict=False):
