@@ -8,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from training.evaluate import Row
@@ -23,7 +23,7 @@ _AROUND = (
     (-9, 0, "right"),
     (0, 14, "center"),
     (0, -14, "center"),
-    *((dx, dy, side) for dy in (14, -14, 26, -26) for dx, side in ((9, "left"), (-9, "right"))),
+    *((dx, dy, side) for dy in (14, -14, 26, -26) for dx, side in ((24, "left"), (-24, "right"))),
 )
 
 
@@ -88,7 +88,7 @@ def frontier(found: Mapping[str, Point], ours: Sequence[str], threads: int) -> F
 
 
 def _name(place: Axes, found: Mapping[str, Point], ours: Sequence[str]) -> None:
-    """Write each name at the first place around its point, from the best point on, that is still free."""
+    """Write each name at the first free place around its point, from the best point on, and lead it there."""
     figure = place.get_figure()
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()  # from here on places are known in pixels
@@ -96,7 +96,8 @@ def _name(place: Axes, found: Mapping[str, Point], ours: Sequence[str]) -> None:
     for name in sorted(found, key=lambda name: (name not in ours, -found[name].psnr)):
         for offset in _AROUND:
             text = _written(place, name, found[name], offset, bold=name in ours)
-            box = text.get_window_extent()
+            text.get_window_extent()  # puts it in its place
+            box = Text.get_window_extent(text)  # without its line
             inside = place.bbox.x0 < box.x0 and box.x1 < place.bbox.x1
             if (inside and not any(box.overlaps(other) for other in taken)) or offset is _AROUND[-1]:
                 break
@@ -115,6 +116,7 @@ def _written(place: Axes, name: str, point: Point, offset: tuple[int, int, str],
         va="center",
         fontsize=9,
         weight="bold" if bold else "normal",
+        arrowprops={"arrowstyle": "-", "color": "0.5", "lw": 0.8, "shrinkA": 0},
         path_effects=[withStroke(linewidth=3, foreground="white")],
     )
 
