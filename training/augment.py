@@ -72,13 +72,18 @@ def sharpened(image: Image, rng: np.random.Generator) -> Image:
 
 
 def recoloured(image: Image, rng: np.random.Generator) -> Image:
-    """The same in other light: saturation, contrast, gamma, a little of it by channel; float32, 0..1.
-
-    A third of them is overexposed, as frames are: what a network makes of white, it learns from white.
-    """
+    """The same in other light: saturation, gamma, a little of it by channel, exposure; float32, 0..1."""
     image = np.clip(image, 0, 1)
     mean = image.mean(axis=2, keepdims=True)
     image = np.clip(mean + rng.uniform(0.6, 1.3) * (image - mean), 0, 1)
     gamma = np.exp(rng.uniform(-0.3, 0.3) + rng.normal(0, 0.05, 3)).astype(np.float32)
+    return exposed(image**gamma, rng)
+
+
+def exposed(image: Image, rng: np.random.Generator) -> Image:
+    """The same with other black and white points; float32, 0..1.
+
+    A third of them is overexposed, as frames are: what a network makes of white, it learns from white.
+    """
     low, high = rng.uniform(-0.03, 0.1), rng.uniform(0.8, 1.1)
-    return np.asarray(np.clip(low + (high - low) * image**gamma, 0, 1), np.float32)
+    return np.asarray(np.clip(low + (high - low) * image, 0, 1), np.float32)

@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps
 from torch.utils.data import Dataset, Sampler
 
-from training.augment import augmented
+from training.augment import augmented, exposed
 from training.corruption import Corruption, Photo, to_float, to_uint8
 from training.errors import DataError
 
@@ -101,8 +101,8 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     where it stopped. Photographs are randomly shrunk (which also averages away their own noise),
     cropped, flipped, turned, and made gray with probability `gray`. Of those in colour a share of
     `augment` is turned by any angle, stretched, sharpened, and seen in other light (see `augment`).
-    Gray ones stay as photographs are: where no colour tells noise from texture, crops sharper than
-    photographs taught networks to leave noise.
+    Of gray ones that share is only exposed otherwise: where no colour tells noise from texture, crops
+    sharper than photographs taught networks to leave noise.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng((self.seed, index))
         is_gray = rng.random() < self.gray
-        clean = gray(self._plain(rng)) if is_gray else self._coloured(rng)
+        clean = self._gray(rng) if is_gray else self._coloured(rng)
         noisy = to_uint8(self.corruption.apply(to_float(clean), rng))
         return to_tensor(one_channel(noisy) if is_gray else noisy), to_tensor(clean)
 
@@ -142,6 +142,10 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             if changed is not None:
                 return to_uint8(changed)
         return self._plain(rng)
+
+    def _gray(self, rng: np.random.Generator) -> Photo:
+        plain = gray(self._plain(rng))
+        return to_uint8(exposed(to_float(plain), rng)) if rng.random() < self.augment else plain
 
     def _plain(self, rng: np.random.Generator) -> Photo:
         photo = self._photo(rng)

@@ -53,7 +53,7 @@ class Denoiser(pl.LightningModule):
         self.network = build_network(recipe)
         if recipe.fit.optimiser == "muon":
             hold_kernels_as_matrices(self.network)
-        self.loss = build_loss(recipe.fit.loss)
+        self.loss = build_loss(recipe.fit.loss, recipe.fit.floor)
         self.earlier: list[dict[str, Any]] = []
         self.provenance = Provenance()
         self.own_provenance = Provenance()

@@ -6,6 +6,7 @@ which one, its docstring says. The denoising score-matching objective is in `sco
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -60,24 +61,16 @@ def relative_mse(restored: Tensor, clean: Tensor, noisy: Tensor) -> Tensor:
     return (left / (given + 1e-4).sqrt()).mean()
 
 
-def psnr_loss(restored: Tensor, clean: Tensor, _noisy: Tensor) -> Tensor:
-    """Mean over images of 10 log10(MSE), i.e. -PSNR in dB (Chen et al. 2021, HINet, section 3.4).
+def psnr_loss(restored: Tensor, clean: Tensor, _noisy: Tensor, floor: float = 1e-6) -> Tensor:
+    """Mean over images of 10 log10(MSE + floor), i.e. -PSNR in dB (Chen et al. 2021, HINet, section 3.4).
 
     p(x|h) = N(x; r, s^2 I) with the s of each image maximised out: an image with little noise
-    counts as much as one with a lot. Bounded below at -60 dB.
+    counts as much as one with a lot. Bounded below at 10 log10(floor) dB: an image's gradient is divided
+    by its own error, so with a low floor a tenth of a batch, flat or nearly clean already, has nine tenths
+    of the sum of squared gradients.
     """
     error = (restored - clean).square().flatten(1).mean(1)
-    return 10 * (error + 1e-6).log10().mean()
-
-
-def floored_psnr_loss(restored: Tensor, clean: Tensor, _noisy: Tensor) -> Tensor:
-    """`psnr_loss` with 1e-4 added to each image's MSE: bounded below at -40 dB.
-
-    An image's gradient is divided by its own error, so with `psnr_loss` a tenth of a batch, flat or nearly
-    clean already, has nine tenths of the sum of squared gradients.
-    """
-    error = (restored - clean).square().flatten(1).mean(1)
-    return 10 * (error + 1e-4).log10().mean()
+    return 10 * (error + floor).log10().mean()
 
 
 LOSSES: dict[str, Loss] = {
@@ -86,13 +79,18 @@ LOSSES: dict[str, Loss] = {
     "charbonnier": charbonnier,
     "relative-mse": relative_mse,
     "psnr": psnr_loss,
-    "floored-psnr": floored_psnr_loss,
 }
 
 
-def build_loss(name: str) -> Loss:
-    """The loss of that name; one with parameters is made anew."""
-    return GaussianNll() if name == "gaussian-nll" else LOSSES[name]
+def build_loss(name: str, floor: float) -> Loss:
+    """The loss of that name; one with parameters is made anew. `floor` is that of "floored-psnr"."""
+    match name:
+        case "gaussian-nll":
+            return GaussianNll()
+        case "floored-psnr":
+            return partial(psnr_loss, floor=floor)
+        case _:
+            return LOSSES[name]
 
 
 def psnr(restored: Tensor, clean: Tensor) -> Tensor:

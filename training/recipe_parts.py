@@ -179,10 +179,12 @@ class FitRecipe(Strict):
 
     An epoch is once through the data, or `epoch` steps where that is endless (photographs); a
     checkpoint follows each. `batch` is that of all processes together, however many there are.
-    `bf16-mixed` is taken as `32-true` on CPUs without instructions for bfloat16.
+    `bf16-mixed` is taken as `32-true` on CPUs without instructions for bfloat16. `floor` is what
+    `floored-psnr` adds to each image's MSE, of values in 0..1.
     """
 
     loss: LossName
+    floor: PositiveFloat = 1e-4
     optimiser: Literal["muon", "adamw", "adam"] = "adamw"
     rate: PositiveFloat
     schedule: Literal["cosine", "constant"] = "cosine"
