@@ -115,7 +115,13 @@ def reconstructions(
 
 @plot.command()
 @click.argument("model", default="mnist-latent2")
-@click.option("--count", default=2000, show_default=True, help="test images whose codes are drawn")
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="test images whose codes are drawn",
+)
 @click.option(
     "--side", type=click.IntRange(2, 40), default=20, show_default=True, help="decoded places a side"
 )

@@ -32,7 +32,9 @@ _IN_FULL = Comparison(rounds=5, users=8, closed_s=12, loads=((0.7, 25), (1.3, 25
 @click.option("--vs", metavar="REVISION", help="compare this checkout with another revision, in turn")
 @click.option("--vs-setting", multiple=True, metavar="KEY=VALUE", help="compare with other settings, in turn")
 @click.option("--p99-ms", type=click.FloatRange(1), default=5000.0, show_default=True, help="threshold")
-@click.option("--seed", type=int, default=0, show_default=True, help="of arrivals and their pictures")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of arrivals and their pictures"
+)
 def main(
     full: bool,
     mix: str,
