@@ -1,5 +1,6 @@
 """What the Open Inference Protocol asks about models, and does to them: shared by REST and gRPC."""
 
+import asyncio
 from typing import Any
 
 from model_store import InvalidNameError, ModelCard, parse_reference
@@ -12,8 +13,14 @@ from service.told import told, told_of_all
 async def is_ready(pipeline: Pipeline, name: str, version: str) -> bool:
     """Whether an infer of this model would be taken; nothing is loaded for it."""
     try:
-        await card_of(pipeline, oip_models.reference_of(name, version))
+        reference = oip_models.reference_of(name, version)
+        card = await card_of(pipeline, reference)
     except ServiceError:
+        return False
+    engines = pipeline.engines
+    if not engines.get(reference) and await pipeline.with_headers(
+        lambda: engines.is_refused(card.name, card.version)
+    ):
         return False
     return pipeline.admission.open
 
@@ -68,7 +75,7 @@ async def statistics(pipeline: Pipeline, name: str, version: str) -> Any:
         cards = [await card_of(pipeline, oip_models.reference_of(name, version))]
     else:
         cards = [engine.card for engine in pipeline.engines.loaded()]
-    return await pipeline.with_headers(lambda: oip_models.model_statistics(cards))
+    return await asyncio.to_thread(oip_models.model_statistics, cards)
 
 
 async def load(pipeline: Pipeline, name: str) -> None:

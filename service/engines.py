@@ -70,13 +70,18 @@ class Engines:
         return self._serving.get(reference)
 
     def find(self, reference: str) -> StoredModel:
-        """The published version that `load` would take first, without loading it.
+        """The version that `load` would take first, without loading it; the newest if it would take none.
 
         Raises:
             InvalidNameError, ModelNotFoundError: there is no such model, or it has been unloaded.
             CorruptModelError, ModelUnavailableError: its card is broken, or cannot be read just now.
         """
-        self._check_not_unloaded(parse_reference(reference)[0])
+        name, version = parse_reference(reference)
+        self._check_not_unloaded(name)
+        if version is None:
+            for each in reversed(self.store.versions(name)):
+                if not self.is_refused(name, each):
+                    return self.store.resolve(f"{name}:{each}")
         return self.store.resolve(reference)
 
     def is_unloaded(self, name: str) -> bool:

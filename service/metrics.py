@@ -1,6 +1,7 @@
 """Every Prometheus series of the service; labels take few, known values only."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.values import ValueClass
 
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+_STAGES = ("decode", "queue", "infer", "encode")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 REQUESTS = Counter(
@@ -64,26 +67,28 @@ def exposition() -> bytes:
     return generate_latest(_registry())
 
 
-def model_totals(label: str) -> ModelTotals:
-    """The totals of `name/version`, zeros for one that has done nothing."""
-    registry = _registry()
-
-    def total(series: str, labels: dict[str, str]) -> Total:
-        count, sum = (registry.get_sample_value(series + suffix, labels) for suffix in ("_count", "_sum"))
-        return Total(count or 0.0, sum or 0.0)
-
-    stages = {
-        stage: total("quietframe_stage_seconds", {"model": label, "stage": stage})
-        for stage in ("decode", "queue", "infer", "encode")
+def model_totals(labels: Sequence[str]) -> list[ModelTotals]:
+    """The totals of each `name/version`, zeros for one that has done nothing; all series are read once."""
+    samples = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in _registry().collect()
+        for sample in family.samples
     }
-    answered = sum(
-        registry.get_sample_value(
-            "quietframe_requests_total", {"protocol": protocol, "model": label, "reason": "ok"}
-        )
-        or 0.0
-        for protocol in ("http", "grpc")
+    return [_totals(samples, label) for label in labels]
+
+
+def _totals(samples: Samples, label: str) -> ModelTotals:
+    def value(series: str, **labels: str) -> float:
+        return samples.get((series, frozenset({"model": label, **labels}.items())), 0.0)
+
+    def total(series: str, **labels: str) -> Total:
+        return Total(value(f"{series}_count", **labels), value(f"{series}_sum", **labels))
+
+    return ModelTotals(
+        sum(value("quietframe_requests_total", protocol=each, reason="ok") for each in ("http", "grpc")),
+        {each: total("quietframe_stage_seconds", stage=each) for each in _STAGES},
+        total("quietframe_batch_size"),
     )
-    return ModelTotals(answered, stages, total("quietframe_batch_size", {"model": label}))
 
 
 def _registry() -> CollectorRegistry:

@@ -1,6 +1,6 @@
 """Open Inference Protocol v2: what it says about the server and its models, as protobuf messages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version as version_of
 from typing import Any
 
@@ -71,9 +71,13 @@ def model_config(card: ModelCard) -> Any:
     )
 
 
-def model_statistics(cards: Iterable[ModelCard]) -> Any:
-    """Triton's statistics out of the same series as /metrics, so that the two never disagree."""
-    return pb.ModelStatisticsResponse(model_stats=map(_statistics, cards))
+def model_statistics(cards: Sequence[ModelCard]) -> Any:
+    """Triton's statistics out of the same series as /metrics, so that the two never disagree.
+
+    Reads the files of all workers: call it in a thread.
+    """
+    totals = metrics.model_totals([card.label for card in cards])
+    return pb.ModelStatisticsResponse(model_stats=map(_statistics, cards, totals))
 
 
 def repository_index(pipeline: Pipeline, ready_only: bool) -> Any:
@@ -148,9 +152,7 @@ def _described(name: str, card: ModelCard) -> Any:
     )
 
 
-def _statistics(card: ModelCard) -> Any:
-    seen = metrics.model_totals(card.label)
-
+def _statistics(card: ModelCard, seen: metrics.ModelTotals) -> Any:
     def duration(stage: str) -> Any:
         total = seen.stages[stage]
         return pb.StatisticDuration(count=int(total.count), ns=int(total.sum * 1e9))

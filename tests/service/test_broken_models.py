@@ -80,6 +80,28 @@ def test_the_index_says_why_a_model_is_not_ready(damaged: tuple[httpx.Client, Pa
     assert told("toy-spiral") == ("UNAVAILABLE", refused)
 
 
+def test_what_is_refused_is_not_ready_and_the_version_before_it_is(
+    damaged: tuple[httpx.Client, Path],
+) -> None:
+    client, folder = damaged
+    newer = folder / "models" / "mnist-dense" / "2"
+    shutil.copytree(newer.with_name("1"), newer)
+    card = newer / "card.json"
+    card.write_text(card.read_text().replace('"version": 1', '"version": 2'))
+    (newer / "model.onnx").write_bytes(b"altered")
+    digit = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 28, 28, 1], "data": [0] * 784}]}
+    assert client.post("/v2/models/mnist-dense/infer", json=digit).status_code == 200
+    assert client.post("/v2/models/mnist-dense/versions/2/infer", json=digit).status_code == 503
+    assert client.post("/v2/models/toy-spiral/infer", json=POINT).status_code == 503
+
+    def status(path: str) -> int:
+        return client.get(f"/v2/models/{path}/ready").status_code
+
+    paths = ("mnist-dense", "mnist-dense/versions/1", "mnist-dense/versions/2", "toy-spiral", "mnist-linear")
+    assert [status(path) for path in paths] == [200, 200, 503, 503, 200]
+    shutil.rmtree(newer)
+
+
 def test_a_broken_card_is_logged_once_and_again_when_it_changes(damaged: tuple[httpx.Client, Path]) -> None:
     client, folder = damaged
     card = folder / "models" / "mnist-conv" / "1" / "card.json"
