@@ -16,6 +16,7 @@ from service.admission import Buffer
 from service.auth import Tokens
 from service.errors import QueueFullError, ServiceError
 from service.grpc_call import FRAMING, Calls, Context, abort, headers_of, refusal
+from service.grpc_wire import parse_infer_request, small
 from service.pipeline import Pipeline
 from service.record import Recorder
 from service.settings import Settings
@@ -203,7 +204,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
 
 class _Guard(grpc.aio.ServerInterceptor):
-    """Asks for a token before anything else, except from those who ask for health."""
+    """Asks for a token before anything else, except from those who ask for health; bounds what is parsed."""
 
     def __init__(self, tokens: Tokens, recorder: Recorder) -> None:
         self._tokens = tokens
@@ -213,7 +214,11 @@ class _Guard(grpc.aio.ServerInterceptor):
         self, continuation: Callable[[Any], Awaitable[Any]], call: grpc.HandlerCallDetails
     ) -> Any:
         handler = await continuation(call)
-        if handler is None or call.method.startswith(_OPEN_TO_ALL):
+        if handler is None:
+            return None
+        parse = parse_infer_request if call.method in INFERENCES else small(handler.request_deserializer)
+        handler = handler._replace(request_deserializer=parse)
+        if call.method.startswith(_OPEN_TO_ALL):
             return handler
         metadata = headers_of(call.invocation_metadata)
         try:

@@ -39,6 +39,8 @@ from service.order import Denoised, Noise, Order
 from service.pipeline import Pipeline, together
 from service.settings import ImageFormat
 
+MOST_FIELDS = 1000  # of a request over gRPC
+EXCESS = f"more than {MOST_FIELDS} fields"  # the parameter of one that had them, and was not parsed
 MOST_ID = 256  # characters of a request's `id`, which every answer repeats, also where a frame was dropped
 _GIVEN = (FILE, PIXELS, LATENT, POINTS)
 _MOST_IMAGES = 64
@@ -87,6 +89,8 @@ async def infer(pipeline: Pipeline, request: Any, timeout_s: float | None) -> An
 
 
 def _read(request: Any) -> _Job:
+    if EXCESS in request.parameters:
+        raise BadParameterError(f"A request of {EXCESS} is not read; send fewer parameters")
     if len(request.id) > MOST_ID:
         raise BadParameterError(
             f"id has at most {MOST_ID} characters, not {len(request.id)}; send a shorter one"

@@ -22,6 +22,7 @@ _MOST_VALUES = 2**18  # pixel values out
 _DTYPES = {"UINT8": "u1", "FP32": "<f4"}
 _NUMBERS: dict[str, set[type]] = {"UINT8": {int}, "FP32": {int, float}}
 
+_MOST_PARAMETERS = 64
 Scalar = bool | int | float | str
 
 
@@ -31,7 +32,7 @@ class _Tensor(BaseModel):
     name: str
     datatype: str = ""
     shape: list[NonNegativeInt] = Field(default=[], max_length=8)
-    parameters: dict[str, Scalar] = {}
+    parameters: dict[str, Scalar] = Field(default={}, max_length=_MOST_PARAMETERS)
     data: Any = None
 
 
@@ -41,7 +42,7 @@ class InferJson(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     id: str = ""
-    parameters: dict[str, Scalar] = {}
+    parameters: dict[str, Scalar] = Field(default={}, max_length=_MOST_PARAMETERS)
     inputs: list[_Tensor] = Field(max_length=8)
     outputs: list[_Tensor] = Field(default=[], max_length=8)
 

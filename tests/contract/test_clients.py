@@ -201,6 +201,7 @@ def test_requests_that_cannot_be_represented(server: Server, photo: Pixels) -> N
         (413, "binary", {"inputs": [small], "padding": "x" * 2**23}, {}),
         (422, "JSON", "{", {}),
         (422, "dictionary", [], {}),
+        (422, "at most 64", {"inputs": [small], "parameters": {f"triton_{n}": 1 for n in range(65)}}, {}),
         (422, "levels|hold", {"inputs": [{**small, "data": [1, 2, 256]}]}, {}),
         (422, "hold UINT8", {"inputs": [{**small, "data": [0.2, 0.99, 1]}]}, {}),
         (422, "hold UINT8", {"inputs": [{**small, "data": [True, 2, 3]}]}, {}),
