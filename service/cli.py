@@ -139,6 +139,8 @@ def video(
 ) -> None:
     """Clean a video file, or a camera by its URL or device; audio is passed through.
 
+    A camera that sends nothing for 15 seconds has ended: what came before is in TARGET.
+
     Exit status: 0 all frames clean, 1 some left as they were or left out (it says why), 2 wrong usage.
     """
     try:
@@ -221,7 +223,7 @@ main.add_command(models)
 @click.option("--port", type=int, help="default 3000")
 def health(**options: Any) -> None:
     """Exit status 0 if the service on this host is ready, else 1."""
-    set_settings(options)
+    set_settings({**options, "grpc_port": 0})  # it is not asked, and may be anywhere
     settings = load_settings()
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
     url = f"{'https' if settings.tls_cert else 'http'}://{host}:{settings.port}/readyz"

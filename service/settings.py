@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     )
     model_store: Path = Field(default_factory=default_root, description="folder of published models")
     default_model: str = Field("frames-balanced", description="model of requests that name none")
+    max_models: int = Field(
+        4, ge=2, description="models in memory at once, each worker; the least recently used make room"
+    )
     formats: frozenset[ImageFormat] = Field(
         frozenset({"jpeg", "png", "webp", "bmp", "tiff"}), description="accepted file formats, a JSON list"
     )
@@ -155,6 +158,10 @@ class Settings(BaseSettings):
             raise ValueError("max_buffered_bytes is for several bodies; make it at least max_body_bytes")
         if self.model_control and self.workers > 1:
             raise ValueError("model_control reaches one worker only; set workers=1, or use poll_models_s")
+        if self.port == self.grpc_port:
+            raise ValueError(
+                f"port and grpc_port are both {self.port}; set another QUIETFRAME_GRPC_PORT, or 0 for no gRPC"
+            )
         return self
 
     @model_validator(mode="after")

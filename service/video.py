@@ -28,6 +28,8 @@ _CODECS = {".webm": "libvpx-vp9"}
 _OTHER_CODEC = "libx264"
 _FRAME_RATE = Fraction(25)  # of a camera that does not tell
 _SQUARE = Fraction(1)  # pixels are, where nothing else is said
+OPEN_S = 30  # cameras that sleep, or wait for their next key frame, take a while
+STALL_S = 15  # between two packets; HLS brings them in pieces of up to ten seconds
 GIVE_UP = 500  # damaged packets in a row; a camera joined between two key frames sends up to some hundred
 
 
@@ -36,7 +38,8 @@ def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None)
 
     Frames are turned upright, as their display matrix or EXIF says. A frame that fails stays as it was, one
     that is damaged in the source is left out. Where the source, the server or the user (Ctrl-C) ends it
-    early, the video ends there, properly.
+    early, the video ends there, properly. A camera that keeps its connection and sends nothing for `STALL_S`
+    seconds has ended, or nobody could end it: libav does not hear Ctrl-C while it waits.
 
     Args:
         source: anything libav opens: a file, a device, a camera's URL.
@@ -46,9 +49,11 @@ def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None)
         Whether every frame came and was cleaned; the rest has been said.
 
     Raises:
-        click.ClickException: the source cannot be read or has no whole frame, or the target cannot be
-            written.
+        click.UsageError: the target is the source, which would be lost.
+        click.ClickException: the source cannot be read, takes over `OPEN_S` seconds to begin or has no whole
+            frame, or the target cannot be written.
     """
+    _refuse_overwriting(source, target)
     console = Console(stderr=True)
     columns = (
         BarColumn(),
@@ -58,7 +63,7 @@ def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None)
     )
     try:
         with (
-            av.open(source) as input,
+            av.open(source, timeout=(OPEN_S, STALL_S)) as input,
             _draft_of(target) as draft,
             av.open(str(draft), "w") as output,
             Progress(*columns, console=console) as bar,
@@ -71,6 +76,8 @@ def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None)
                 bar.update(task, completed=video.written, rate=video.written / elapsed)
 
             asyncio.run(video.run(cleaner, tell))
+    except av.ExitError:
+        raise click.ClickException(f"{source} sends no video: given up after {OPEN_S} s") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         raise click.ClickException(f"{source} to {target}: {error}") from None
     for reason, count in video.failures.items():
@@ -81,6 +88,12 @@ def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None)
         console.print(f"ends early: {video.broken_off}", markup=False)
     console.print(f"{video.written} frames")
     return not (video.failures or video.left_out or video.broken_off)
+
+
+def _refuse_overwriting(source: str, target: Path) -> None:
+    with contextlib.suppress(OSError):  # of what is no file, as a camera's URL, or not there yet
+        if target.samefile(source.removeprefix("file:")):
+            raise click.UsageError(f"{target} is the input; choose another TARGET")
 
 
 @contextmanager
@@ -172,6 +185,9 @@ class _Video:
                 if packet is None:
                     return
                 frames = await self._in_thread(partial(self._take, packet))
+            except av.ExitError:
+                self.broken_off = f"the source sent nothing for {STALL_S} s"
+                return
             except av.FFmpegError as error:
                 self.broken_off = str(error)
                 return

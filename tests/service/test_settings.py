@@ -1,0 +1,30 @@
+"""Settings that are possible each, and not together."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from service.settings import Settings
+from tests.service.test_cli import quietframe
+
+PORTS = st.integers(1, 65535)
+
+
+@given(PORTS, PORTS)
+def test_http_and_grpc_need_a_port_each(port: int, other: int) -> None:
+    assert Settings(port=port, grpc_port=0).grpc_port == 0
+    for grpc_port in {port, other}:
+        if grpc_port == port:
+            with pytest.raises(ValidationError, match="set another QUIETFRAME_GRPC_PORT, or 0"):
+                Settings(port=port, grpc_port=grpc_port)
+        else:
+            assert Settings(port=port, grpc_port=grpc_port).grpc_port == grpc_port
+
+
+def test_serve_on_the_port_of_grpc_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QUIETFRAME_GRPC_PORT", raising=False)
+    done = quietframe("serve", "--port", 3001, "--store", "absent")  # so that it could not start anyway
+    assert done.returncode == 1
+    assert "port and grpc_port are both 3001; set another QUIETFRAME_GRPC_PORT, or 0" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
