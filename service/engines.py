@@ -1,5 +1,6 @@
 """The models a worker has loaded, and how it comes to newer ones while it runs."""
 
+import itertools
 import logging
 import re
 import threading
@@ -21,7 +22,6 @@ from service.errors import StartError
 from service.precision import PrecisionChoice
 
 log = logging.getLogger(__name__)
-_MOST_PINS = 8
 # ONNX Runtime tells a lack of memory in words alone: of C++, of its arena, of cuBLAS, of CUDA.
 _LACK_OF_MEMORY = re.compile(r"bad_alloc|to allocate|alloc_failed|out of memory", re.IGNORECASE)
 
@@ -37,7 +37,8 @@ class Engines:
     Args:
         device: `auto` takes CUDA where it is installed and works with `default`, else the CPU.
         threads, lanes, precision: see `Engine`.
-        default: reference of the model that is loaded at once.
+        default: reference of the model that is loaded at once, and stays.
+        most: models in memory at once, versions of one included; the least recently used make room.
 
     Raises:
         StoreError, StartError: no version of the default model can be loaded.
@@ -51,12 +52,16 @@ class Engines:
         threads: int,
         lanes: int = 1,
         precision: PrecisionChoice = "auto",
+        most: int = 4,
     ) -> None:
         self.store = store
         self.precision = precision
         self.threads = threads
         self.lanes = lanes
         self._default = default
+        self._most = most
+        self._uses = itertools.count()
+        self._used: dict[str, int] = {}
         self._serving: dict[str, Engine] = {}  # by `name` and by `name:version`, as asked for
         self._refused: dict[str, tuple[int, ...]] = {}
         self._unloaded: set[str] = set()
@@ -67,7 +72,10 @@ class Engines:
 
     def get(self, reference: str) -> Engine | None:
         """The engine of `name` or `name:version` if it is loaded already."""
-        return self._serving.get(reference)
+        engine = self._serving.get(reference)
+        if engine:
+            self._used[reference] = next(self._uses)
+        return engine
 
     def find(self, reference: str) -> StoredModel:
         """The version that `load` would take first, without loading it; the newest if it would take none.
@@ -113,7 +121,8 @@ class Engines:
                 return engine
             engine = self._newest(name) if version is None else self._pinned(name, version)
             self._serving[reference] = engine
-            self._let_go_of_old_pins()
+            self._used[reference] = next(self._uses)
+            self._make_room()
             self._tell()
             return engine
 
@@ -158,10 +167,13 @@ class Engines:
         if self.is_unloaded(name):
             raise ModelNotFoundError(f"model {name!r} has been unloaded")
 
-    def _let_go_of_old_pins(self) -> None:
-        """Clients choose versions, so they must not choose how many are in memory; the default stays."""
-        pins = [reference for reference in self._serving if ":" in reference and reference != self._default]
-        for reference in pins[:-_MOST_PINS]:
+    def _make_room(self) -> None:
+        """Clients choose models, so they must not choose how many are in memory."""
+        others = [reference for reference in self._serving if reference != self._default]
+        for reference in sorted(others, key=lambda each: self._used.get(each, 0)):
+            if len(self.loaded()) <= self._most:
+                return
+            log.info("%s makes room for what is asked for now", reference)
             del self._serving[reference]
 
     def _switch(self, name: str, engine: Engine) -> None:

@@ -56,7 +56,13 @@ class Pipeline:
         threads = settings.threads_per_worker
         lanes = settings.lanes_per_worker
         self.engines = Engines(
-            self.store, settings.default_model, settings.device, threads, lanes, settings.precision
+            self.store,
+            settings.default_model,
+            settings.device,
+            threads,
+            lanes,
+            settings.precision,
+            settings.max_models,
         )
         self.admission = Admission(
             settings.max_buffered_bytes,

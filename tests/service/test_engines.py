@@ -135,16 +135,22 @@ def test_a_pinned_version_stays(store: ModelStore, shipped: StoredModel) -> None
     assert sorted(engine.card.version for engine in engines.loaded()) == [1, 2]
 
 
-def test_pins_come_and_go_but_a_pinned_default_stays() -> None:
+def test_models_come_and_go_by_their_use_but_the_default_stays() -> None:
     shipped = ModelStore(default_root())
-    small = [card for card in shipped.readable_cards() if card.name.startswith(("mnist", "fashion"))]
-    default, *pins = [f"{card.name}:{card.version}" for card in small][:10]
-    engines = Engines(shipped, default, "cpu", 1)
+    default, first, second, third = "mnist-linear", "mnist-dense", "fashion-sr2", "mnist-conv:1"
+    engines = Engines(shipped, default, "cpu", 1, most=3)
     begun = engines.get(default)
-    for pin in pins:
-        engines.load(pin)
+    for reference in (first, second, "mnist-dense:1"):  # the last is the first under another name
+        engines.load(reference)
+    assert len(engines.loaded()) == 3
+    assert engines.get(second)
+    for other in (third, second, third):
+        engines.load(other)
+        assert len(engines.loaded()) == 3
     assert engines.get(default) is begun
-    assert [engines.get(pin) is None for pin in pins] == [True] + 8 * [False]
+    assert engines.get(second)
+    assert engines.get(first) is None
+    assert engines.load(first).card.name == first
 
 
 def test_unloaded_is_gone_until_loaded_again(store: ModelStore) -> None:
