@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     PHOTOMETRIC_INTERPRETATION,
@@ -156,9 +157,28 @@ def decode(data: bytes, header: Header) -> Picture:
         if image.size != (header.width, header.height):
             raise BadImageError(f"The {header.format} file contradicts itself about its size")
         exif.pass_over_what_is_slow(image)
-        image.load()
+        _load(image)
         exif.set_upright(image)
         return _to_picture(image)
+
+
+def _load(image: ImageFile.ImageFile) -> None:
+    """Read pixels, and the transparent colour of a PNG with them.
+
+    Pillow reduces or expands the levels of pixels to eight bits and leaves that colour as the file has it.
+    """
+    layout = image.tile[0].args if isinstance(image, PngImageFile) else None
+    image.load()
+    key = image.info.get("transparency")
+    if key is None:
+        return
+    match layout:
+        case "RGB;16B":
+            image.info["transparency"] = tuple(level >> 8 for level in key)
+        case "L;2":
+            image.info["transparency"] = (key & 3) * 85
+        case "L;4":
+            image.info["transparency"] = (key & 15) * 17
 
 
 def encode(picture: Picture, format: ImageFormat, quality: int) -> bytes:
@@ -236,7 +256,7 @@ def _to_picture(image: Image.Image) -> Picture:
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     if not image.has_transparency_data:
         return Picture(_in_srgb(image, mode, profile))
-    layers = image.convert(mode + "A")
+    layers = _in_mode(image, mode + "A")
     return Picture(_in_srgb(layers, mode, profile), np.asarray(layers.getchannel("A")))
 
 
@@ -254,15 +274,20 @@ def _eight_bits(image: Image.Image) -> Pixels:
 def _alpha_of_deep(image: Image.Image) -> Pixels | None:
     """A PNG of 16-bit gray may have one level that is transparent, which Pillow converts to nothing."""
     level = image.info.get("transparency")
-    return None if level is None else np.where(np.asarray(image) == level, 0, 255).astype(np.uint8)
+    return None if level is None else np.where(np.asarray(image) == level, np.uint8(0), np.uint8(255))
 
 
 def _in_srgb(image: Image.Image, mode: str, profile: bytes | None) -> Pixels:
     """`[H, W, C]` of mode L or RGB, whatever transparency the image has."""
-    ready = image if image.mode == "CMYK" else image.convert(mode)
+    ready = image if image.mode == "CMYK" else _in_mode(image, mode)
     converted = _by_profile(ready, profile) if profile else None
-    pixels = np.asarray((converted or ready).convert(mode))
+    pixels = np.asarray(_in_mode(converted or ready, mode))
     return pixels[..., None] if mode == "L" else pixels
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """`convert` alone would copy an image that has the mode."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:

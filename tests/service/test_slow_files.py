@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -157,6 +158,113 @@ def test_a_jpeg_of_megabytes_of_exif_is_refused_before_it_is_opened(monkeypatch:
     monkeypatch.delattr(Image, "open")
     with pytest.raises(BadImageError, match="256 kB of EXIF"):
         inspect(plain[:2] + 5 * exif + plain[2:], LIMITS)
+
+
+@pytest.mark.parametrize("front", [b"", b"\xff\xd8\xff\xd9"], ids=["", "tables only in front"])
+@pytest.mark.parametrize(
+    "filler", [b"\xff", b"\0", b"\xff\0", b"\xff\xd3"], ids=["fill", "junk", "stuffed", "restarts"]
+)
+def test_jpegs_of_fill_are_refused_before_they_are_opened(
+    filler: bytes, front: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow walks to the first scan byte by byte; libjpeg, which goes on from there, is quick."""
+    plain = file_of(Image.fromarray(COLOUR), "jpeg", progressive=True)
+    first, last = plain.index(b"\xff\xda"), plain.rindex(b"\xff\xda")
+    some, many = (size // len(filler) * filler for size in (60_000, 70_000))
+    for data in (front + plain[:first] + some + plain[first:], front + plain[:last] + many + plain[last:]):
+        assert np.array_equal(decoded(data).pixels, decoded(plain).pixels)
+    monkeypatch.delattr(Image, "open")
+    half, tables = many[: len(many) // 2], plain.index(b"\xff\xdb")
+    in_two_places = plain[:tables] + half + plain[tables:first] + half + plain[first:]
+    for data in (plain[:first] + many + plain[first:], in_two_places, plain[:first] + many):
+        with pytest.raises(BadImageError, match="64 kB of fill and tables"):
+            inspect(front + data, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("segment", "repeats"),
+    [
+        (b"\xff\xc0\xff\xfc\x08\0\x09\0\x0e\x55".ljust(65_534, b"\1"), 2),  # a frame of 21 842 layers
+        (b"\xff\xdb\xfe\xc6" + 1_000 * bytes(65), 2),
+        (b"\xff\xf0\xff\xff" + 65_533 * b"\xff", 2),  # no segment to Pillow, nothing at all to libjpeg
+        (b"\xff\xf0\xff\xff\xff\xe3\xff\xfd".ljust(65_537, b"\0") + 70_000 * b"\0", 1),
+    ],
+    ids=["frames", "tables", "fill that looks like a segment", "fill behind a segment that looks like one"],
+)
+def test_jpegs_of_countless_layers_and_tables_are_refused_before_they_are_opened(
+    segment: bytes, repeats: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow makes an object of each."""
+    plain = file_of(Image.fromarray(COLOUR), "jpeg")
+    scan = plain.index(b"\xff\xda")
+    monkeypatch.delattr(Image, "open")
+    with pytest.raises(BadImageError, match="64 kB of fill and tables"):
+        inspect(plain[:scan] + repeats * segment + plain[scan:], LIMITS)
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_with(chunks: bytes, before: bytes) -> bytes:
+    """A sound PNG with chunks put in before its pixels (IDAT) or its end (IEND)."""
+    plain = file_of(Image.fromarray(COLOUR), "png")
+    place = plain.index(before) - 4
+    return plain[:place] + chunks + plain[place:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "before"),
+    [
+        (b"IDAT", b"", b"IDAT"),
+        (b"IDAT", b"", b"IEND"),
+        (b"prIv", b"", b"IDAT"),
+        (b"prIv", bytes(1000), b"IEND"),
+        (b"tEXt", b"a\0b", b"IDAT"),
+        (b"PLTE", bytes(3), b"IDAT"),
+    ],
+)
+def test_pngs_of_countless_chunks_are_refused_before_they_are_opened(
+    kind: bytes, content: bytes, before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow reads them one by one in Python, those behind the pixels as well."""
+    assert np.array_equal(decoded(png_with(9_990 * chunk(kind, content), before)).pixels, COLOUR)
+    monkeypatch.delattr(Image, "open")
+    with pytest.raises(BadImageError, match="10000 small chunks"):
+        inspect(png_with(10_001 * chunk(kind, content), before), LIMITS)
+
+
+def test_large_pngs_are_of_as_many_chunks_as_they_need() -> None:
+    """libpng cuts pixels into 8 kB by itself; a larger body may be allowed, and encoders that cut finer."""
+    pixels = RNG.integers(0, 256, (2_000, 2_000, 3), np.uint8)
+    whole = file_of(Image.fromarray(pixels), "png", compress_level=0)
+    start, end = whole.index(b"IDAT") - 4, whole.index(b"IEND", len(whole) - 12) - 4
+    stream = zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels), 0)
+    cut = b"".join(chunk(b"IDAT", stream[at : at + 1024]) for at in range(0, len(stream), 1024))
+    assert cut.count(b"IDAT") > 11_000
+    assert np.array_equal(decoded(whole[:start] + cut + whole[end:]).pixels, pixels)
+
+
+@pytest.mark.parametrize("end", [chunk(b"IEND"), b"\0\0\0\0 no kind of a chunk"])
+def test_what_follows_a_png_is_not_counted(end: bytes) -> None:
+    behind = png_with(end + 20_000 * chunk(b"prIv"), b"IEND")
+    assert np.array_equal(decoded(behind).pixels, COLOUR)
+
+
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+@pytest.mark.parametrize(
+    ("kind", "front"),
+    [(b"iCCP", b"a\0\0"), (b"zTXt", b"\0\0"), (b"iTXt", b"a\0\1\0\0\0")],
+)
+def test_pngs_that_inflate_countless_times_are_refused_before_they_are_opened(
+    kind: bytes, front: bytes, before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kilobyte becomes a megabyte; Pillow's own bound is on texts that have a name and can be read."""
+    unreadable = chunk(kind, front + zlib.compress(b"\xff" * 2**20))
+    assert np.array_equal(decoded(png_with(100 * unreadable, before)).pixels, COLOUR)
+    monkeypatch.delattr(Image, "open")
+    with pytest.raises(BadImageError, match="100 profiles and texts"):
+        inspect(png_with(101 * unreadable, before), LIMITS)
 
 
 def test_what_a_segment_holds_or_follows_the_picture_is_no_scan() -> None:
