@@ -16,7 +16,7 @@ import click
 from model_store import ModelStore, StoreError
 from service.cli_models import models
 from service.cli_options import STORE, chosen_store, set_settings
-from service.errors import StartError
+from service.errors import ServiceError, StartError
 from service.settings import ImageFormat, Settings, load_settings
 from service.tracing import check_tracing
 
@@ -30,7 +30,7 @@ class _Errors(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except (StartError, StoreError) as error:
+        except (StartError, StoreError, ServiceError) as error:
             raise click.ClickException(str(error)) from None
 
 

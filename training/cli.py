@@ -8,7 +8,7 @@ import click
 from model_store import ModelStore, StoreError, default_root
 from training.errors import TrainingError
 from training.evaluate_cli import evaluate
-from training.options import DATA_DIR_OPTION, FOLDER, SEED
+from training.options import DATA_DIR_OPTION, FOLDER, NEW_FOLDER, SEED
 from training.plot_cli import plot
 from training.recipe import changed, load_recipe
 from training.variants_cli import bf16, quantise
@@ -36,7 +36,7 @@ def main() -> None:
 @click.argument("recipe")
 @click.option("--photos", type=FOLDER, help="folder of clean photographs, for recipes of photographs")
 @DATA_DIR_OPTION
-@click.option("--run", type=click.Path(path_type=Path), help="checkpoints and log; default runs/RECIPE")
+@click.option("--run", type=NEW_FOLDER, help="checkpoints and log; default runs/RECIPE")
 @click.option("--minutes", type=_POSITIVE, help="stop after this long at the latest")
 @click.option(
     "--steps",
@@ -90,7 +90,7 @@ def fit(
     show_default=True,
     help="run, or model of the repository's store, to begin with",
 )
-@click.option("--run", type=click.Path(path_type=Path), default=Path("runs/own-camera"), show_default=True)
+@click.option("--run", type=NEW_FOLDER, default=Path("runs/own-camera"), show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=120, show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)
 def own_camera(frames: Path, begin_with: str, run: Path, steps: int, seed: int) -> None:

@@ -48,7 +48,12 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--no-peers", is_flag=True, help="--without each of them")
 @click.option("--only", multiple=True, help="corruption to measure; all if absent")
 @click.option("--every", type=click.IntRange(min=1), default=1, help="take every Nth image: a quicker look")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="write the metrics here too")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="write the metrics here too",
+)
 def evaluate(
     folders: tuple[Path, ...],
     models: tuple[str, ...],
@@ -88,7 +93,7 @@ def evaluate(
         *(Subject.of_model(store, model) for model in named),
     ]
     if json_file:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
+        _make_room(json_file)
     ours = subject.denoiser.name
     family = [*(each.denoiser for each in beside), subject.denoiser]
     denoisers = [*_peers(files, [*ALONGSIDE] if no_peers else without, family), *family]
@@ -112,6 +117,17 @@ def evaluate(
     if suite:
         findings = measure(subject, beside, taken, denoisers, rows)
         click.echo("wrote " + ", ".join(map(str, write(findings, taken, denoisers, out))))
+
+
+def _make_room(file: Path) -> None:
+    """Raises DataError where the file cannot be written: said now, and not after all the measuring."""
+    from training.errors import DataError
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except OSError as error:
+        raise DataError(f"{file} cannot be written ({error.strerror}); give another --json") from None
 
 
 def _check_known(option: str, given: Sequence[str], known: Sequence[str]) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
-import torch
 from pydantic import BaseModel, ValidationError
 
 from model_store import (
@@ -25,7 +24,7 @@ from model_store import (
     TrainingData,
 )
 from training.errors import DataError
-from training.fit import Denoiser
+from training.fit import Denoiser, read_checkpoint
 from training.graph import export_part, receptive_radius
 from training.muon import hold_kernels_as_kernels
 from training.network import Network, count_parameters
@@ -113,12 +112,15 @@ def publish(store: ModelStore, card: ModelCard, model: bytes, attachments: dict[
 
 
 def load_run(run: Path) -> tuple[Recipe, Network, Effort]:
-    """The recipe, the averaged network in inference form, and how long it was trained."""
+    """The recipe, the averaged network in inference form, and how long it was trained.
+
+    Raises:
+        DataError: the run has no checkpoint, or another program's.
+    """
     path = run / "last.ckpt"
     if not path.exists():
         raise DataError(f"{path} does not exist; run `python -m training fit` first")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    recipe = Recipe.model_validate(checkpoint["recipe"])
+    recipe, checkpoint = read_checkpoint(path)
     model = Denoiser(recipe)
     model.load_state_dict(checkpoint["state_dict"])
     hold_kernels_as_kernels(model.network)
@@ -207,13 +209,20 @@ def _git_commit() -> str:
 
 
 def write_measurements(path: Path, model: bytes, measured: Measured) -> None:
-    """Keep what was measured, and of which graph, for `read_measurements`."""
+    """Keep what was measured, and of which graph, for `read_measurements`.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     content = {
         "sha256": hashlib.sha256(model).hexdigest(),
         "metrics": [metric.model_dump(mode="json") for metric in measured.metrics],
         "figures": measured.figures,
     }
-    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    try:
+        path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}); measure again into another") from None
 
 
 class _Kept(BaseModel):

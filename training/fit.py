@@ -19,7 +19,7 @@ from torch.optim import Adam, AdamW
 from training.batches import Batches, Share, prepare
 from training.build import build_network
 from training.checkpoint_io import AtomicCheckpointIO
-from training.errors import DivergedError, RecipeError
+from training.errors import DataError, DivergedError, RecipeError
 from training.grow import grow
 from training.losses import build_loss, psnr
 from training.muon import hold_kernels_as_kernels, hold_kernels_as_matrices, muon_and_adamw
@@ -152,15 +152,14 @@ class Denoiser(pl.LightningModule):
         """Take the weights of an earlier network; a U-Net may be larger, and begins by computing the same.
 
         Raises:
-            RecipeError: the network is another one, or not larger.
+            RecipeError: the network is another one, or not larger, or for samples of another shape.
         """
         hold_kernels_as_kernels(self.network)
         if isinstance(begun.network, ResidualUNet) and isinstance(self.network, ResidualUNet):
             grow(begun.network, self.network)
-        elif begun.recipe.network == self.recipe.network:
-            self.network.load_state_dict(begun.network.state_dict())
         else:
-            raise RecipeError(f"a {begun.recipe.network.kind} cannot begin another network than its own")
+            _refuse_another_network(begun, self.recipe, self.network)
+            self.network.load_state_dict(begun.network.state_dict())
         if self.recipe.fit.optimiser == "muon":
             hold_kernels_as_matrices(self.network)
         self.earlier, self.provenance = begun.earlier, begun.provenance
@@ -185,7 +184,8 @@ def fit(
         The last checkpoint, whose weights are the exponential moving average.
 
     Raises:
-        DataError, RecipeError: the data or the recipe cannot be used; nothing has been trained.
+        DataError, RecipeError: the data, the recipe or what is in `run` cannot be used; nothing has been
+            trained.
         DivergedError: the loss or a weight is no number; the last good checkpoint stays.
     """
     share = Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
@@ -195,8 +195,8 @@ def fit(
     last = run / "last.ckpt"
     model = Denoiser(recipe)
     if last.exists():
-        checkpoint = torch.load(last, map_location="cpu", weights_only=True)
-        _refuse_another_recipe(recipe, checkpoint["recipe"], run)
+        trained, checkpoint = read_checkpoint(last)
+        _refuse_another_recipe(recipe, trained, run)
         model.on_load_checkpoint(checkpoint)
     elif begun:
         model.begin_with(begun)
@@ -220,11 +220,34 @@ def fit(
     return last
 
 
-def _refuse_another_recipe(recipe: Recipe, trained: dict[str, Any], run: Path) -> None:
+def read_checkpoint(path: Path) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe that a run was begun with, and all of its checkpoint.
+
+    Raises:
+        DataError: it is none of ours, or its recipe none of today's.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return Recipe.model_validate(checkpoint["recipe"]), checkpoint
+    except Exception:  # what a reader of pickles makes of other bytes has a dozen classes
+        raise DataError(
+            f"{path} is no checkpoint of `python -m training fit`, or is damaged or too old; give another run"
+        ) from None
+
+
+def _refuse_another_network(begun: Begun, recipe: Recipe, network: Network) -> None:
+    """A network begins with the weights of its own kind, for samples of the shape that it takes."""
+    kind = begun.recipe.network.kind
+    if begun.recipe.network != recipe.network:
+        raise RecipeError(f"a {kind} cannot begin another network than its own")
+    if begun.network.shape != network.shape:
+        before, now = ("x".join(map(str, (*sides, c))) for c, *sides in (begun.network.shape, network.shape))
+        raise RecipeError(f"a {kind} of {before} samples cannot begin one of {now}; give it data as before")
+
+
+def _refuse_another_recipe(recipe: Recipe, trained: Recipe, run: Path) -> None:
     """Only the budget may change between the parts of one run."""
-    given, before = (
-        changed(each, steps=None, epochs=None, minutes=1) for each in (recipe, Recipe.model_validate(trained))
-    )
+    given, before = (changed(each, steps=None, epochs=None, minutes=1) for each in (recipe, trained))
     different = [key for key in Recipe.model_fields if getattr(given, key) != getattr(before, key)]
     if different:
         raise RecipeError(f"{run} was begun with another recipe ({', '.join(different)}); give another --run")

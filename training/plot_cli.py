@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from model_store import ModelStore, default_root
-from training.options import FOLDER, SEED
+from training.options import FOLDER, NEW_FOLDER, SEED
 
 _Command = Callable[..., None]
 
@@ -25,7 +25,7 @@ store_option = click.option(
 )
 out_option = click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=NEW_FOLDER,
     default=Path("plots"),
     show_default=True,
     help="folder for the pictures",
@@ -56,7 +56,7 @@ def plot() -> None:
 @plot.command("before-after")
 @click.option("--model", default="frames-balanced", show_default=True, help="`name` or `name:version`")
 @store_option
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="folder for the pictures")
+@click.option("--out", type=NEW_FOLDER, required=True, help="folder for the pictures")
 def before_after(model: str, store: Path, out: Path) -> None:
     """A noisy photograph beside what the model makes of it."""
     from training import plots
@@ -206,6 +206,9 @@ def levels(
     from training.published import Published, psnr_by_level
 
     loaded = [Published.load(ModelStore(store), model) for model in models]
+    labels = [each.card.label for each in loaded]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise DataError(f"{twice} is named twice; once is enough")
     clean = test_images(loaded[0].card, count, data_dir, images, seed).images
     for other in loaded[1:]:
         if other.card.inputs[0] != loaded[0].card.inputs[0]:

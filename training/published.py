@@ -122,8 +122,11 @@ def first_filters(model: Published) -> npt.NDArray[np.float32]:
     weight = _first_weight(onnx.load_model_from_string(model.graph))
     sides: tuple[Any, ...] = model.card.inputs[0].shape[1:]
     if weight.ndim == 4:
-        pictures = _unfolded(weight) if weight.shape[1] == 12 else weight.transpose(0, 2, 3, 1)
-    elif all(isinstance(side, int) for side in sides) and weight.shape[1] == np.prod(sides):
+        block = model.card.hyperparameters.get("unshuffle")
+        pictures = _unfolded(weight, block) if block else weight.transpose(0, 2, 3, 1)
+    elif (
+        len(sides) == 3 and all(isinstance(side, int) for side in sides) and weight.shape[1] == np.prod(sides)
+    ):
         pictures = weight.reshape(-1, sides[2], sides[0], sides[1]).transpose(0, 2, 3, 1)
     else:
         raise DataError(f"{model.card.label}: a first layer {weight.shape} has no filters to draw")
@@ -145,8 +148,14 @@ def _first_weight(graph: onnx.ModelProto) -> npt.NDArray[np.float32]:
     raise DataError("the graph has no layer with weights of its own")
 
 
-def _unfolded(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """`[K, 2*2*3, h, w]` on the image folded by SpaceToDepth as `[K, 2h, 2w, 3]` on the image."""
+def _unfolded(weight: npt.NDArray[np.float32], block: int) -> npt.NDArray[np.float32]:
+    """`[K, block*block*3 or more, h, w]` on the image folded by SpaceToDepth as on the image.
+
+    What a network is told besides, after the folded image, is no part of a picture.
+
+    Returns:
+        `[K, block*h, block*w, 3]`.
+    """
     filters, _, height, width = weight.shape
-    split = weight.reshape(filters, 2, 2, 3, height, width)
-    return split.transpose(0, 4, 1, 5, 2, 3).reshape(filters, 2 * height, 2 * width, 3)
+    split = weight[:, : 3 * block**2].reshape(filters, block, block, 3, height, width)
+    return split.transpose(0, 4, 1, 5, 2, 3).reshape(filters, block * height, block * width, 3)

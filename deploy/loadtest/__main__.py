@@ -33,7 +33,11 @@ _IN_FULL = Comparison(rounds=5, users=8, closed_s=12, loads=((0.7, 25), (1.3, 25
 @click.option("--vs-setting", multiple=True, metavar="KEY=VALUE", help="compare with other settings, in turn")
 @click.option("--p99-ms", type=click.FloatRange(1), default=5000.0, show_default=True, help="threshold")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of arrivals and their pictures"
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="of arrivals and their pictures",
 )
 def main(
     full: bool,

@@ -22,6 +22,7 @@ from service import metrics
 from service.settings import Settings
 from tests.conftest import ROOT, Server, free_port
 from tests.contract.test_helm import CHART, of_kind
+from tests.contract.test_kserve import RUNTIME
 
 DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
@@ -31,6 +32,10 @@ ALERTS: list[dict[str, Any]] = yaml.safe_load((DEPLOY / "prometheus/alerts.yml")
 ][0]["rules"]
 SCALER = of_kind(CHART / "ci" / "production.yaml", "ScaledObject")
 TRIGGERS: list[str] = [each["metadata"]["query"] for each in SCALER["spec"]["triggers"]]
+RULES: dict[str, Any] = of_kind(CHART / "ci" / "production.yaml", "PrometheusRule")["spec"]
+RELEASE = {"namespace": "frames", "service": "quiet-quietframe"}
+POD = of_kind(CHART / "ci" / "minimal.yaml", "Deployment")["spec"]["template"]["spec"]
+GUIDE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 QUERIES = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]]
 needs_prometheus = pytest.mark.skipif(
     not shutil.which("promtool") or not shutil.which("prometheus"),
@@ -54,6 +59,31 @@ def test_compose_is_valid_and_gives_a_drain_its_time() -> None:
             assert {key.removeprefix("QUIETFRAME_").lower() for key in service["environment"]} <= {
                 *Settings.model_fields
             }
+
+
+def test_the_limit_of_memory_is_that_of_the_lanes() -> None:
+    (asked,) = re.findall(r"So (\d+) GB for a worker of (\d+) lanes", GUIDE)
+    service = COMPOSE["services"]["quietframe-cpu"]
+    limit = service["deploy"]["resources"]["limits"]["memory"]
+    assert (limit.removesuffix("g"), service["environment"].get("QUIETFRAME_LANES")) == asked
+
+
+@pytest.mark.parametrize("spec", [POD, RUNTIME["spec"]], ids=["helm", "kserve"])
+def test_a_pod_asks_for_the_memory_that_it_will_keep(spec: dict[str, Any]) -> None:
+    (container,) = spec["containers"]
+    asked = container["resources"]["requests"]
+    settings = Settings(threads=int(asked["cpu"]))
+    a_pixel, idle, supervisor = (
+        int(re.findall(pattern, GUIDE)[0])
+        for pattern in (
+            r"A is (\d+) bytes a pixel",
+            r"by `ps -o rss`: (\d+) MB",
+            r"supervisor takes (\d+) MB",
+        )
+    )
+    networks = (settings.lanes_per_worker + 1) * settings.max_tile_pixels * a_pixel
+    kept = (idle + supervisor) * 1e6 + networks
+    assert kept <= int(asked["memory"].removesuffix("Gi")) * 2**30
 
 
 def exported() -> Iterator[str]:
@@ -102,6 +132,41 @@ def lost(ours: Any, kept: Any, path: str = "") -> list[str]:
     else:
         return [] if ours == kept else [path]
     return [each for found in inside for each in found]
+
+
+def test_the_alerts_of_a_release_are_of_its_series_alone() -> None:
+    ours = ",".join(f'{name}="{value}"' for name, value in RELEASE.items())
+    (group,) = RULES["groups"]
+    for rule, plain in zip(group["rules"], ALERTS, strict=True):
+        asked = re.findall(r"\b(?:up|quietframe_\w+)\b([^}]*)", rule["expr"])
+        assert asked
+        assert all(each.startswith(f"{{{ours}") for each in asked), rule["expr"]
+        assert rule["expr"].replace(f"{ours},", "").replace(f"{{{ours}}}", "") == plain["expr"]
+        assert rule == {**plain, "expr": rule["expr"], "labels": {**plain["labels"], **RELEASE}}
+
+
+@needs_prometheus
+@pytest.mark.parametrize("down", ["frames", "staging"])
+def test_a_release_that_is_down_is_reported_by_its_own_alert(down: str, tmp_path: Path) -> None:
+    series = [
+        {
+            "series": f'up{{job="quietframe", namespace="{each}", service="quiet-quietframe", instance="a"}}',
+            "values": "0x10" if each == down else "1x10",
+        }
+        for each in ("frames", "staging")
+    ]
+    alert = {"exp_labels": {"severity": "critical", **RELEASE}, "exp_annotations": ALERTS[0]["annotations"]}
+    expected = {
+        "eval_time": "5m",
+        "alertname": "QuietframeDown",
+        "exp_alerts": [alert] if down == "frames" else [],
+    }
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(RULES))
+    test = {"interval": "1m", "input_series": series, "alert_rule_test": [expected]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": ["rules.yml"], "tests": [test]}))
+    command = ["promtool", "test", "rules", "test.yml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @needs_prometheus

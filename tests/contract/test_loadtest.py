@@ -4,6 +4,7 @@ import math
 import re
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,7 @@ from deploy.loadtest.__main__ import main
 from deploy.loadtest.compare import Seen, Side, comparison_tables
 from deploy.loadtest.figures import STAGES, Step, histogram, percentile, ratio, stage_means
 from deploy.loadtest.generator import PROTOCOLS, Answer, Generator, Outcome, Protocol, stages_of
+from deploy.loadtest.peers.__main__ import main as peers
 from deploy.loadtest.pictures import make_pictures
 from deploy.loadtest.report import Measured, write_report
 from deploy.loadtest.schedule import make_schedule
@@ -170,3 +172,14 @@ def test_wrong_usage_is_one_clear_line(arguments: list[str], word: str, tmp_path
     done = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "report")])
     assert done.exit_code in (1, 2)
     assert word in done.output.splitlines()[-1]
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**31)])
+@pytest.mark.parametrize("command", [main, peers], ids=["loadtest", "peers"])
+def test_a_seed_that_cannot_be_used_is_refused_with_the_range(
+    command: click.Command, seed: str, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(command, ["--out", str(tmp_path / "report"), "--seed", seed])
+    assert done.exit_code == 2
+    assert f"{seed} is not in the range 0<=x<=2147483647" in done.output
+    assert not (tmp_path / "report").exists()

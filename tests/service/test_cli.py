@@ -135,6 +135,7 @@ def test_nothing_is_overwritten_by_mistake(frames: Path, tmp_path: Path) -> None
         (("serve", "--store", "~nobody-here/x"), 1, "QUIETFRAME_MODEL_STORE: "),
         (("serve", "--device", "cuda"), 1, "device=cuda"),
         (("health", "--port", "1"), 1, "refused"),
+        (("bench", "README.md"), 1, "Not an image by its first bytes"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], status: int, said: str) -> None:

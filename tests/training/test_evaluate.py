@@ -260,6 +260,8 @@ def test_the_suite_writes_tables_and_pictures(
         (["--suite", "standard", "a/clean", "b/clean"], "two folders are called clean"),
         (["--peer", "twin.onnx", "--peer", "twin.onnx", "--no-peers"], "the second twin of the table"),
         (["--peer", "text.onnx"], "text.onnx is no ONNX file that can be run"),
+        (["--json", "a"], "'--json': File 'a' is a directory"),
+        (["--json", "text.onnx/x.json"], "text.onnx/x.json cannot be written (File exists)"),
         (["--model", "frames-fast", "--model", "mnist-dense", "a"], "28, 1]; leave it out where photographs"),
         (["--model", "mnist-dense", "--model", "frames-fast"], "3]; leave it out where 28x28x1 test images"),
         (["--model", "fashion-sr2", "--model", "mnist-dense"], "1]; leave it out where 14x14x1 test images"),

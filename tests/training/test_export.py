@@ -1,4 +1,6 @@
+import io
 import json
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -164,6 +166,56 @@ def test_a_full_disk_leaves_the_store_as_it_was(
     assert store.versions("small") == [1]
     assert [each.name for each in (tmp_path / "store" / "small").iterdir()] == ["1"]
     store.resolve("small").read_verified()
+
+
+def test_measurements_that_cannot_be_kept_are_an_error_of_one_line(
+    tmp_path: Path, little_files: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with (
+        little_files(),
+        pytest.raises(DataError, match=r"metrics\.json cannot be written \(File too large\)"),
+    ):
+        write_measurements(tmp_path / "metrics.json", b"graph", Measured((), {}))
+
+
+def saved(content: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+FOREIGN = {
+    "nothing": b"",
+    "text": b"text, and no weights",
+    "pickle": pickle.dumps({"recipe": {}}),
+    "a part": saved({"recipe": {}})[:200],
+    "no run": saved([torch.zeros(2)]),
+    "another's run": saved({"state_dict": {}, "epoch": 3}),
+    "a recipe of old": saved({"recipe": {"name": "old"}, "state_dict": {}}),
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["export"],
+        ["evaluate", "--run"],
+        ["fit", "toy-spiral", "--run"],
+        ["fit", "toy-spiral", "--run", "new", "--begin-with"],
+    ],
+    ids=" ".join,
+)
+def test_a_checkpoint_that_is_not_ours_is_named(
+    command: list[str], content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.ckpt").write_bytes(content)
+    done = CliRunner().invoke(main, [*command, "run"])
+    assert done.exit_code == 1
+    assert "run/last.ckpt is no checkpoint" in done.output
+    assert len(done.output.splitlines()) == 1
 
 
 def test_a_run_without_checkpoint_is_named(tmp_path: Path) -> None:

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from training.batches import Arrays, Share, prepare
 from training.begin import begun_with
+from training.build import build_network
 from training.errors import DataError, RecipeError
 from training.export import load_run
 from training.figures import figures_of
-from training.fit import fit, make_trainer
+from training.fit import Begun, Denoiser, fit, make_trainer
 from training.losses import psnr
+from training.provenance import Provenance
 from training.recipe import Recipe, changed, load_recipe
 
 
@@ -80,6 +82,32 @@ def test_a_larger_network_begins_with_what_a_smaller_one_learned(
     image = torch.rand(1, 3, 64, 64)
     assert torch.allclose(after(image), before(image), atol=1e-4)
     assert [each["steps"] for each in effort.earlier] == [20]
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ({"kind": "dense", "hidden": [4]}, "a dense of 28x28x1 samples cannot begin one of 32x32x1"),
+        ({"kind": "conv", "widths": [2, 4]}, None),
+    ],
+    ids=["dense", "conv"],
+)
+def test_a_network_begins_with_one_for_samples_of_its_shape(
+    network: dict[str, Any], said: str | None, small: dict[str, Any]
+) -> None:
+    small.update(network=network, data={"kind": "mnist"})
+    small["fit"].update(loss="mse", optimiser="adam")
+    earlier = Recipe.model_validate(small)
+    small["data"]["side"] = 32
+    larger = Denoiser(Recipe.model_validate(small))
+    begun = Begun(earlier, build_network(earlier), [], Provenance())
+    if said:
+        with pytest.raises(RecipeError, match=said):
+            larger.begin_with(begun)
+    else:
+        larger.begin_with(begun)
+        for ours, theirs in zip(larger.network.parameters(), begun.network.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
 
 
 def spelled(recipe: dict[str, Any], folder: Path) -> Path:

@@ -9,16 +9,17 @@ from click.testing import CliRunner
 from training.cli import main
 
 
-def with_seed(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The command, or those below it, that have a --seed."""
+def having(name: str, command: click.Command = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The command, or those below it, that have an option of this name."""
     if isinstance(command, click.Group):
-        for name, each in command.commands.items():
-            yield from with_seed(each, (*path, name))
-    elif any("--seed" in option.opts for option in command.params):
+        for word, each in command.commands.items():
+            yield from having(name, each, (*path, word))
+    elif any(name in option.opts for option in command.params):
         yield path
 
 
-SEEDED = list(with_seed(main))
+SEEDED = list(having("--seed"))
+FOLDERS = [(*path, name) for name in ("--out", "--run") for path in having(name)]
 
 
 def test_those_that_draw_have_a_seed() -> None:
@@ -31,3 +32,14 @@ def test_a_seed_that_cannot_be_used_is_refused_with_the_range(command: tuple[str
     done = CliRunner().invoke(main, [*command, "--seed", seed])
     assert done.exit_code == 2
     assert f"{seed} is not in the range 0<=x<=2147483647" in done.output
+
+
+def test_those_that_write_folders_are_found() -> None:
+    assert {("fit", "--run"), ("own-camera", "--run"), ("plot", "filters", "--out")} < set(FOLDERS)
+
+
+@pytest.mark.parametrize("command", FOLDERS, ids=" ".join)
+def test_a_file_where_a_folder_belongs_is_refused(command: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(main, [*command, __file__])
+    assert done.exit_code == 2
+    assert "is a file" in done.output

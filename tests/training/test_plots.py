@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx.parser
+import onnxruntime as ort
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -15,8 +17,10 @@ from model_store import Corruption, ModelStore, StoredModel, Tensor, TrainingDat
 from training import gallery, plots, spiral
 from training.errors import DataError, TrainingError
 from training.gallery import GALLERY
+from training.networks import space_to_depth
 from training.plot_cli import plot
 from training.plot_data import learned_points
+from training.published import Published, first_filters
 from training.run_log import read_curves
 
 RNG = np.random.default_rng(0)
@@ -95,7 +99,7 @@ TINY = {
         "decode",
         "latent",
         "denoised",
-        """back = Transpose (weight) flat = MatMul (latent, back)
+        """flat = Gemm <transB = 1> (latent, weight)
         shape = Constant <value_ints = [-1, 8, 8, 1]> ()
         levels = Reshape (flat, shape) denoised = Cast <to = 2> (levels)""",
     ),
@@ -174,6 +178,8 @@ def test_published_models_are_drawn(
         (["reconstructions", "tiny"], "--data-dir or QUIETFRAME_DATA_DIR"),
         (["reconstructions", "tiny", "--data-dir", "."], "t10k-images"),
         (["filters", "tiny"], "no layer with weights"),
+        (["filters", "tiny-decoder"], "a first layer (64, 2) has no filters to draw"),
+        (["levels", "tiny", "tiny:1", "--images", "."], "tiny/1 is named twice"),
         (["reconstructions", "tiny-encoder", "--images", "."], "gives codes"),
         (["reconstructions", "tiny-decoder"], "takes no images"),
         (["field", "tiny"], "tiny/1 takes no points"),
@@ -195,6 +201,25 @@ def test_what_cannot_be_drawn_is_said(
     assert isinstance(done.exception, TrainingError)
     assert said in str(done.exception)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+@pytest.mark.parametrize("block", [1, 2, 4])
+def test_filters_on_folded_images_are_drawn_as_they_are_on_the_image(
+    block: int, clipped: bool, shipped: StoredModel
+) -> None:
+    pictures = RNG.standard_normal((2, 3 * block, 3 * block, 3), np.float32)
+    pictures[0] *= 9  # the strongest is the first
+    folded = space_to_depth(torch.from_numpy(pictures).permute(0, 3, 1, 2), block).numpy()
+    white = RNG.standard_normal((2, 3 * clipped, 3, 3), np.float32)
+    weight = onnx.numpy_helper.from_array(np.concatenate([folded, white], 1), "weight")
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+        folding (float[N, C, H, W] x) => (float[N, K, h, w] y) { y = Conv (x, weight) }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(weight)
+    graph: bytes = model.SerializeToString()
+    card = shipped.card.model_copy(update={"hyperparameters": {"unshuffle": block, "clipped": clipped}})
+    assert np.array_equal(first_filters(Published(card, graph, ort.InferenceSession(graph))), pictures)
 
 
 def test_the_points_are_of_the_spiral_that_was_learned(store: ModelStore) -> None:

@@ -18,7 +18,7 @@ def test_every_recipe_that_ships_is_valid() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("batch = 8", "bach = 8"), "fit.bach: unknown key; there are: loss, optimiser, rate"),
+        (("batch = 8", "bach = 8"), "fit.bach: unknown key; there are: loss, floor, optimiser, rate"),
         (("batch = 8", "batch = 0"), "fit.batch: Input should be greater than 0 (got 0)"),
         (
             ('loss = "psnr"', 'loss = "hinge"'),

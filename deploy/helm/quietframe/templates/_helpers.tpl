@@ -8,6 +8,11 @@ app.kubernetes.io/name: quietframe
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* The series of this release alone, by the labels that the Prometheus operator gives them. */}}
+{{- define "quietframe.series" -}}
+namespace={{ .Release.Namespace | quote }},service={{ include "quietframe.name" . | quote }}
+{{- end }}
+
 {{- define "quietframe.labels" -}}
 {{ include "quietframe.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
