@@ -1,4 +1,4 @@
-"""Requests whose parsing would hold up the event loop: protobuf takes some 6 µs for an entry of a map."""
+"""Requests whose parsing would hold up the event loop: 250,000 entries of a map take protobuf 0.4 s."""
 
 from collections.abc import Callable
 from typing import Any

@@ -39,7 +39,7 @@ from service.order import Denoised, Noise, Order
 from service.pipeline import Pipeline, together
 from service.settings import ImageFormat
 
-MOST_FIELDS = 1000  # of a request over gRPC
+MOST_FIELDS = 4000  # of a request over gRPC
 EXCESS = f"more than {MOST_FIELDS} fields"  # the parameter of one that had them, and was not parsed
 MOST_ID = 256  # characters of a request's `id`, which every answer repeats, also where a frame was dropped
 _GIVEN = (FILE, PIXELS, LATENT, POINTS)

@@ -153,7 +153,7 @@ def test_equal_errors_over_both(over_http: Any, over_grpc: Any, frames: Pixels) 
 
 
 def test_more_than_two_outputs_are_still_two(over_grpc: Any, frames: Pixels) -> None:
-    asked = [tritonclient.grpc.InferRequestedOutput("denoised")] * 300
+    asked = [tritonclient.grpc.InferRequestedOutput("denoised")] * 1000
     answer = over_grpc.infer(MODEL, [raw_input(tritonclient.grpc, frames)], outputs=asked).get_response()
     assert [output.name for output in answer.outputs] == ["denoised"]
 
