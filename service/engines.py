@@ -72,7 +72,11 @@ class Engines:
 
     def get(self, reference: str) -> Engine | None:
         """The engine of `name` or `name:version` if it is loaded already."""
-        engine = self._serving.get(reference)
+        return self._serving.get(reference)
+
+    def use(self, reference: str) -> Engine | None:
+        """The same for an inference; what is merely asked about does not stay in memory for it."""
+        engine = self.get(reference)
         if engine:
             self._used[reference] = next(self._uses)
         return engine
@@ -117,11 +121,11 @@ class Engines:
         name, version = parse_reference(reference)
         with self._changing:
             self._check_not_unloaded(name)
-            if engine := self._serving.get(reference):
+            if engine := self.use(reference):
                 return engine
             engine = self._newest(name) if version is None else self._pinned(name, version)
             self._serving[reference] = engine
-            self._used[reference] = next(self._uses)
+            self.use(reference)
             self._make_room()
             self._tell()
             return engine
@@ -170,7 +174,7 @@ class Engines:
     def _make_room(self) -> None:
         """Clients choose models, so they must not choose how many are in memory."""
         others = [reference for reference in self._serving if reference != self._default]
-        for reference in sorted(others, key=lambda each: self._used.get(each, 0)):
+        for reference in sorted(others, key=self._used.__getitem__):
             if len(self.loaded()) <= self._most:
                 return
             log.info("%s makes room for what is asked for now", reference)
@@ -180,6 +184,7 @@ class Engines:
         if engine is not self._serving.get(name):
             self._serving[name] = engine
             log.info("%s is now version %d", name, engine.card.version)
+            self._make_room()
             self._tell()
 
     def _pinned(self, name: str, version: int) -> Engine:

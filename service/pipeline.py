@@ -172,7 +172,7 @@ class Pipeline:
             ModelBrokenError: it is there and cannot be loaded.
         """
         reference = reference or self.settings.default_model
-        engine = self.engines.get(reference)
+        engine = self.engines.use(reference)
         if engine:
             return engine
         with told(reference):

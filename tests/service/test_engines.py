@@ -143,7 +143,8 @@ def test_models_come_and_go_by_their_use_but_the_default_stays() -> None:
     for reference in (first, second, "mnist-dense:1"):  # the last is the first under another name
         engines.load(reference)
     assert len(engines.loaded()) == 3
-    assert engines.get(second)
+    assert engines.use(second)
+    assert engines.get(first), "asked about, and not used"
     for other in (third, second, third):
         engines.load(other)
         assert len(engines.loaded()) == 3
@@ -151,6 +152,16 @@ def test_models_come_and_go_by_their_use_but_the_default_stays() -> None:
     assert engines.get(second)
     assert engines.get(first) is None
     assert engines.load(first).card.name == first
+
+
+def test_newer_versions_stay_within_the_bound(store: ModelStore, shipped: StoredModel) -> None:
+    engines = Engines(store, f"{NAME}:1", "cpu", 1, most=2)
+    engines.load(NAME)
+    for _ in range(3):
+        publish(store, shipped)
+        engines.load(f"{NAME}:{store.versions(NAME)[-2]}")
+        engines.refresh()
+        assert len(engines.loaded()) <= 2
 
 
 def test_unloaded_is_gone_until_loaded_again(store: ModelStore) -> None:
