@@ -10,6 +10,7 @@ from deploy.loadtest.compare import Comparison, Side, compare, write_comparison
 from deploy.loadtest.generator import Generator
 from deploy.loadtest.machine import describe_machine, revision
 from deploy.loadtest.measure import measure
+from deploy.loadtest.options import SEED_OPTION
 from deploy.loadtest.pictures import MIXES, ROOT, make_pictures
 from deploy.loadtest.report import new_folder, write_report
 from deploy.loadtest.revisions import checkout_of, settings_of
@@ -32,13 +33,7 @@ _IN_FULL = Comparison(rounds=5, users=8, closed_s=12, loads=((0.7, 25), (1.3, 25
 @click.option("--vs", metavar="REVISION", help="compare this checkout with another revision, in turn")
 @click.option("--vs-setting", multiple=True, metavar="KEY=VALUE", help="compare with other settings, in turn")
 @click.option("--p99-ms", type=click.FloatRange(1), default=5000.0, show_default=True, help="threshold")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**31 - 1),
-    default=0,
-    show_default=True,
-    help="of arrivals and their pictures",
-)
+@SEED_OPTION
 def main(
     full: bool,
     mix: str,

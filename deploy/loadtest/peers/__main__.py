@@ -8,6 +8,7 @@ import click
 from deploy.loadtest.compare import Comparison, Side, compare, write_comparison
 from deploy.loadtest.generator import Generator
 from deploy.loadtest.machine import describe_machine, revision
+from deploy.loadtest.options import SEED_OPTION
 from deploy.loadtest.peers.same import check_same_pixels
 from deploy.loadtest.peers.servers import mlserver, starlette, versions
 from deploy.loadtest.pictures import MIXES, ROOT, make_pictures
@@ -22,13 +23,7 @@ _IN_FULL = Comparison(rounds=2, users=8, closed_s=15, loads=((2.0, 30),))
 @click.option("--full", is_flag=True, help="2 longer rounds; else one, in 7 minutes")
 @click.option("--mix", type=click.Choice(list(MIXES)), default="720p", show_default=True, help="what to send")
 @click.option("--out", type=click.Path(path_type=Path), help="folder; default runs/loadtest/<time>")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**31 - 1),
-    default=0,
-    show_default=True,
-    help="of arrivals and their pictures",
-)
+@SEED_OPTION
 def main(full: bool, mix: str, out: Path | None, seed: int) -> None:
     """Throughput at saturation and latency at twice that load; each peer by its own protocol.
 
