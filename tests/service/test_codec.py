@@ -1,8 +1,5 @@
 import io
-import os
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -145,89 +142,6 @@ def test_grays_follow_the_profile_at_any_depth_and_with_alpha(format: str) -> No
 def test_sixteen_bits_become_eight(format: str) -> None:
     deep = Image.fromarray(GRAY.astype(np.uint16) * 257)
     assert np.array_equal(decoded(file_of(deep, format)).pixels[..., 0], GRAY)
-
-
-def test_the_transparent_level_of_sixteen_bits_is_alpha() -> None:
-    levels = GRAY.astype(np.uint16) * 257
-    levels[0, :2] = 4660, 4661  # the same in eight bits
-    picture = decoded(file_of(Image.fromarray(levels), "png", transparency=4660))
-    assert picture.alpha is not None
-    assert np.array_equal(picture.alpha == 0, levels == 4660)
-
-
-def raw_png(width: int, depth: int, colours: int, rows: bytes, key: tuple[int, ...]) -> bytes:
-    """A PNG with a transparent colour, of rows that each begin with their filter: Pillow writes no such."""
-    height = len(rows) // (1 + width * depth * (3 if colours == 2 else 1) // 8)
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0)),
-        (b"tRNS", struct.pack(f">{len(key)}H", *key)),
-        (b"IDAT", zlib.compress(rows)),
-        (b"IEND", b""),
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in chunks
-    )
-
-
-LEVEL = st.sampled_from([0, 0x1234, 0x1299, 0x3434, 0x3499, 0xFF34, 0xFFFF])
-
-
-@given(key=st.tuples(LEVEL, LEVEL, LEVEL), others=st.lists(st.tuples(LEVEL, LEVEL, LEVEL), max_size=9))
-def test_the_transparent_colour_of_sixteen_bits_is_alpha_in_eight(
-    key: tuple[int, ...], others: list[tuple[int, ...]]
-) -> None:
-    levels = np.array([key, *others], ">u2")
-    picture = decoded(raw_png(len(levels), 16, 2, b"\0" + levels.tobytes(), key))
-    assert picture.alpha is not None
-    assert np.array_equal(picture.pixels[0], levels >> 8)
-    assert np.array_equal(picture.alpha[0] == 0, (levels >> 8 == levels[0] >> 8).all(axis=1))
-
-
-@pytest.mark.parametrize("depth", [1, 2, 4])
-def test_the_transparent_level_of_few_bits_is_alpha(depth: int) -> None:
-    count = 2**depth
-    bits = "".join(f"{level:0{depth}b}" for level in range(count)).ljust(8, "0")
-    row = b"\0" + int(bits, 2).to_bytes(len(bits) // 8)
-    for key in range(count):
-        picture = decoded(raw_png(8 * len(row[1:]) // depth, depth, 0, row, (key,)))
-        assert picture.alpha is not None
-        assert np.array_equal(picture.pixels[0, :count, 0], np.arange(count) * 255 // (count - 1))
-        assert np.array_equal(np.flatnonzero(picture.alpha[0, :count] == 0), [key])
-
-
-TELL_MEMORY = """
-import re, sys
-from pathlib import Path
-from service.codec import Limits, decode, inspect
-
-def memory(kind):
-    return 1024 * int(re.search(kind + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-
-small, *large = (Path(name).read_bytes() for name in sys.argv[1:])
-limits = Limits(frozenset({"jpeg", "png"}), 2**22, 2**11)
-decode(small, inspect(small, limits))
-for data in large:
-    before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
-    decode(data, inspect(data, limits))
-    print((memory("VmHWM") - before) / 2**22)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to tell the most memory")
-def test_images_are_decoded_in_the_bytes_a_pixel_that_operators_are_told(tmp_path: Path) -> None:
-    """docs/operations.md, Memory; only the kernel sees what Pillow allocates."""
-    ramp = np.broadcast_to((np.arange(2**11) % 251).astype(np.uint8)[:, None, None], (2**11, 2**11, 4))
-    told = {("jpeg", 3): 10, ("png", 3): 10, ("png", 4): 14, ("png", 1): 3}
-    files = [tmp_path / "small", *(tmp_path / f"{channels}.{format}" for format, channels in told)]
-    files[0].write_bytes(file_of(Image.fromarray(COLOUR), "png"))
-    for file, (format, channels) in zip(files[1:], told, strict=True):
-        Image.fromarray(ramp[..., :channels].squeeze()).save(file, format)
-    run = [sys.executable, "-c", TELL_MEMORY, *map(str, files)]
-    at_once = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed is given back, and seen anew
-    lines = subprocess.run(run, env=at_once, capture_output=True, text=True, check=True).stdout.split()
-    assert list(map(float, lines)) == pytest.approx(list(told.values()), abs=0.5)
 
 
 def test_cmyk_palette_and_bilevel_are_converted() -> None:
