@@ -20,11 +20,13 @@ from model_store.errors import (
     VersionExistsError,
 )
 from model_store.markdown import card_markdown, markdown_table
-from model_store.providers import OPENVINO, Provider, cpu_providers
+from model_store.providers import CUDA, CUDA_PROVIDERS, OPENVINO, Provider, cpu_providers
 from model_store.store import ModelStore, StoredModel, default_root, model_file, parse_reference
 
 __all__ = [
     "CARD_SCHEMA",
+    "CUDA",
+    "CUDA_PROVIDERS",
     "OPENVINO",
     "CorruptModelError",
     "Corruption",

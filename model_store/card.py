@@ -22,7 +22,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
-Precision = Literal["fp32", "int8", "bf16"]
+Precision = Literal["fp32", "int8", "bf16", "fp16"]
 # Points are no image: the plane of the toy data, not a picture.
 Task = Literal["denoise", "denoise-points", "super-resolution", "encode", "decode"]
 
@@ -84,14 +84,14 @@ class Metric(_Strict):
 
 
 class Variant(_Strict):
-    """The same network in another precision: int8 is a further file of the version, with its own hash.
+    """The same network in another precision: int8 and fp16 are further files, with hashes of their own.
 
     bf16 is model.onnx itself, rounded where it runs (`providers`); being measured is what makes it a variant.
     `psnr_loss` is in dB against model.onnx, by data set and corruption; `speed_ratio` how many times as
     fast it is, on the machine named in `measured_on`.
     """
 
-    precision: Literal["int8", "bf16"]
+    precision: Literal["int8", "bf16", "fp16"]
     sha256: Sha256
     psnr_loss: dict[str, float]
     speed_ratio: float

@@ -1,18 +1,22 @@
-"""What makes ONNX Runtime compute a precision on a CPU: the same for who measures it and who serves it."""
+"""What makes ONNX Runtime compute in a precision: the same for who measures it and who serves it."""
 
 import json
 
 from model_store.card import Precision
 
 OPENVINO = "OpenVINOExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 
 Provider = str | tuple[str, dict[str, str]]
+
+# EXHAUSTIVE, the default, searches 0.6 s for each new shape.
+CUDA_PROVIDERS: list[Provider] = [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), "CPUExecutionProvider"]
 
 
 def cpu_providers(precision: Precision, threads: int) -> list[Provider]:
     """The `providers` of an InferenceSession.
 
-    fp32 and int8 are what the file says; bf16 is model.onnx, whose convolutions OpenVINO rounds to
+    fp32, int8 and fp16 are what the file says; bf16 is model.onnx, whose convolutions OpenVINO rounds to
     bfloat16 and sums in float32. ONNX Runtime goes on without a provider that it does not have, so
     `session.get_providers()` is to be asked.
 

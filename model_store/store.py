@@ -1,6 +1,6 @@
 """ModelStore: a folder of published model versions, `<name>/<version>/{model.onnx, card.json, README.md}`.
 
-A version may have its network in int8 as well, in `int8/model.onnx`.
+A version may have its network in int8 and fp16 as well, in `int8/model.onnx` and `fp16/model.onnx`.
 The layout is also a valid Triton and OpenVINO Model Server repository.
 """
 
@@ -38,9 +38,10 @@ _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 def model_file(precision: Precision) -> str:
     """The file of a precision in the folder of a version.
 
-    int8 in a folder of its own: OpenVINO Model Server takes any `*.onnx` beside the card for the model.
+    int8 and fp16 in folders of their own: OpenVINO Model Server takes any `*.onnx` beside the card for
+    the model.
     """
-    return f"int8/{MODEL_FILE}" if precision == "int8" else MODEL_FILE
+    return f"{precision}/{MODEL_FILE}" if precision in ("int8", "fp16") else MODEL_FILE
 
 
 def default_root() -> Path:

@@ -6,7 +6,16 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from model_store import OPENVINO, ModelCard, Precision, Provider, StoredModel, cpu_providers
+from model_store import (
+    CUDA,
+    CUDA_PROVIDERS,
+    OPENVINO,
+    ModelCard,
+    Precision,
+    Provider,
+    StoredModel,
+    cpu_providers,
+)
 from service.errors import StartError
 from service.precision import PrecisionChoice, choose_precision
 
@@ -53,7 +62,7 @@ class Engine:
             session = ort.InferenceSession(content, session_options(threads), providers)
         except Exception as error:  # ONNX Runtime raises a class of its own for each status code
             raise StartError(f"{self.card.label} cannot be loaded on {self.device}: {error}") from None
-        if self.device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        if self.device == "cuda" and session.get_providers()[0] != CUDA:
             # ONNX Runtime goes on silently on the CPU when the CUDA libraries do not load.
             raise StartError("CUDA does not load; install quietframe[gpu] and a driver, or set device=cpu")
         if self.precision == "bf16" and session.get_providers()[0] != OPENVINO:
@@ -92,8 +101,7 @@ def _providers(device: str, precision: Precision, threads: int) -> list[Provider
     if device == "cpu":
         return cpu_providers(precision, threads)
     ort.preload_dlls()
-    # EXHAUSTIVE, the default, searches 0.6 s for each new shape.
-    return [("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}), "CPUExecutionProvider"]
+    return CUDA_PROVIDERS
 
 
 def session_options(threads: int) -> ort.SessionOptions:

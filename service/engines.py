@@ -9,6 +9,7 @@ from contextlib import suppress
 import onnxruntime as ort
 
 from model_store import (
+    CUDA,
     CorruptModelError,
     ModelNotFoundError,
     ModelStore,
@@ -266,7 +267,7 @@ def _is_lasting(error: StoreError | StartError) -> bool:
 
 
 def _choose_device(device: str, store: ModelStore, default: str, threads: int) -> str:
-    installed = "CUDAExecutionProvider" in ort.get_available_providers()
+    installed = CUDA in ort.get_available_providers()
     if device == "cuda" and not installed:
         raise StartError("device=cuda, but this ONNX Runtime has no CUDA; install quietframe[gpu]")
     if device != "auto":

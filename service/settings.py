@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     )
     precision: PrecisionChoice = Field(
         "auto",
-        description="on a CPU; auto takes the fastest that the model has and the CPU is made for",
+        description="auto takes the fastest that the model has and the CPU or GPU is made for",
     )
     threads: int = Field(
         0, ge=0, le=256, description="cores one inference uses; 0 shares all between the workers"

@@ -7,12 +7,13 @@ import torch
 from onnx import numpy_helper
 from pydantic import ValidationError
 
-from model_store import ModelCard, ModelStore, default_root
+from model_store import ModelCard, ModelStore, StoredModel, default_root
 from training.build import build_network
 from training.errors import DataError
 from training.export import load_run
 from training.fit import Begun
 from training.graph import weight_name
+from training.networks import ResidualUNet
 from training.provenance import Provenance, read_attribution
 from training.published import corruptions_of
 from training.recipe import Recipe, load_recipe
@@ -38,8 +39,21 @@ def _run(folder: Path) -> Begun:
 
 
 def _published(reference: str) -> Begun:
-    """Its weights have their names in the graph."""
     stored = ModelStore(default_root()).resolve(reference)
+    recipe, network = published_network(stored)
+    earlier = [{"model": stored.card.label, "sha256": stored.card.sha256}]
+    attribution = read_attribution(stored.folder)
+    provenance = Provenance(training_data=stored.card.training_data, attribution=attribution)
+    return Begun(recipe, network, earlier, provenance)
+
+
+def published_network(stored: StoredModel) -> tuple[Recipe, ResidualUNet]:
+    """A published U-Net in torch, whose weights have their names in the graph, and how it was trained.
+
+    Raises:
+        DataError: it is no U-Net, or one of before today's networks.
+        RecipeError: its card is too old to tell how patches were cut, and its recipe does not ship.
+    """
     card = stored.card
     if card.hyperparameters.get("kind") != "unet":
         raise DataError(f"{card.label} is no U-Net; train its recipe, which takes minutes")
@@ -55,10 +69,8 @@ def _published(reference: str) -> Begun:
         raise DataError(
             f"{card.label} is from before today's networks and recipes; take a newer version, or a run"
         ) from None
-    earlier = [{"model": card.label, "sha256": card.sha256}]
-    attribution = read_attribution(stored.folder)
-    provenance = Provenance(training_data=card.training_data, attribution=attribution)
-    return Begun(recipe, network.eval(), earlier, provenance)
+    assert isinstance(network, ResidualUNet)
+    return recipe, network.eval()
 
 
 def _recipe(card: ModelCard) -> Recipe:

@@ -1,4 +1,4 @@
-"""`python -m training fit | own-camera | evaluate | export | quantise | bf16 | data | plot`."""
+"""`python -m training fit | own-camera | evaluate | export | quantise | bf16 | fp16 | data | plot`."""
 
 import logging
 from pathlib import Path
@@ -11,7 +11,7 @@ from training.evaluate_cli import evaluate
 from training.options import DATA_DIR_OPTION, FOLDER, NEW_FOLDER, SEED
 from training.plot_cli import plot
 from training.recipe import changed, load_recipe
-from training.variants_cli import bf16, quantise
+from training.variants_cli import bf16, fp16, quantise
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
@@ -171,3 +171,4 @@ main.add_command(evaluate)
 main.add_command(plot)
 main.add_command(quantise)
 main.add_command(bf16)
+main.add_command(fp16)

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import bm3d
 import cv2
@@ -10,10 +10,11 @@ import numpy as np
 import onnxruntime as ort
 from skimage.restoration import denoise_wavelet
 
-from model_store import Precision, cpu_providers
+from model_store import CUDA_PROVIDERS, Precision, cpu_providers
 from training.corruption import Photo, to_float, to_uint8
 
 _BM3D_BLOCK = 8  # pixels
+Device = Literal["cpu", "cuda"]
 THREADS = len(os.sched_getaffinity(0))  # of everyone, so that times can be compared
 
 
@@ -34,12 +35,16 @@ class OnnxDenoiser:
     session: ort.InferenceSession
 
     @classmethod
-    def load(cls, name: str, model: bytes, threads: int, precision: Precision = "fp32") -> "OnnxDenoiser":
+    def load(
+        cls, name: str, model: bytes, threads: int, precision: Precision = "fp32", device: Device = "cpu"
+    ) -> "OnnxDenoiser":
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         # Or the threads of one denoiser would wait by spinning while the next one is measured.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = cpu_providers(precision, threads)
+        if device == "cuda":
+            ort.preload_dlls()
+        providers = CUDA_PROVIDERS if device == "cuda" else cpu_providers(precision, threads)
         return cls(name, ort.InferenceSession(model, options, providers))
 
     def __call__(self, noisy: Photo, sigma: float | None) -> Photo | None:

@@ -82,17 +82,19 @@ def restore_uint8(network: Network, image: torch.Tensor) -> torch.Tensor:
 
 def _residual(network: ResidualUNet) -> Part:
     multiple = network.alignment // network.unshuffle
+    dtype = network.head.weight.dtype
+    half = dtype == torch.float16
     return Part(
         suffix="",
         task="denoise",
         inputs=(_image("image", network.shape), Tensor(name="strength", dtype="float32", shape=("N",))),
         outputs=(_image("denoised", network.shape),),
         core=_Calling(network.folded_noise, network),
-        example=torch.zeros(2, 3 * network.unshuffle**2, 4 * multiple, 6 * multiple),
+        example=torch.zeros(2, 3 * network.unshuffle**2, 4 * multiple, 6 * multiple, dtype=dtype),
         free={2: multiple, 3: multiple},
         pixels=24 * network.alignment**2,
-        edges=("folded", "noise"),
-        shell=shells.residual(network.alignment, network.unshuffle),
+        edges=("folded_half", "noise_half") if half else ("folded", "noise"),
+        shell=shells.residual(network.alignment, network.unshuffle, half=half),
         reference=lambda feed: denoise_uint8(
             network, torch.from_numpy(feed["image"]), torch.from_numpy(feed["strength"])
         ),

@@ -37,7 +37,7 @@ denoiser (uint8[N, H, W, 3] image, float[N] strength) => (uint8[N, H, W, 3] deno
   white = Constant <value_float = 255.0> ()
   scaled = Div (levels, white)
   folded = Transpose <perm = [0, 3, 1, 2]> (scaled)
-  noise = quietframe.Network (folded)
+  {network}
   noise_last = Transpose <perm = [0, 2, 3, 1]> (noise)
   axes = Constant <value_ints = [1, 2, 3]> ()
   share = Unsqueeze (strength, axes)
@@ -57,6 +57,11 @@ denoiser (uint8[N, H, W, 3] image, float[N] strength) => (uint8[N, H, W, 3] deno
   denoised = Slice (whole, corner, sides, height_width)
 }}
 """
+
+_NETWORK = "noise = quietframe.Network (folded)"
+_HALF_NETWORK = """folded_half = Cast <to = 10> (folded)
+  noise_half = quietframe.Network (folded_half)
+  noise = Cast <to = 1> (noise_half)"""
 
 _PADDED = """
   sides = Shape <start = 1, end = 3> (image)
@@ -96,14 +101,18 @@ _CROPPED = """
 """
 
 
-def residual(alignment: int, unshuffle: int) -> str:
-    """Around a network that estimates the folded noise; with `strength`.
+def residual(alignment: int, unshuffle: int, *, half: bool) -> str:
+    """Around a network that estimates the folded noise, in float16 or float32; with `strength`.
 
     Folding is SpaceToDepth, but on bytes and with channels last, whose reordering ONNX Runtime takes into
     the convolutions' own: a quarter of the time of SpaceToDepth and DepthToSpace on numbers.
     """
     return _head() + _RESIDUAL.format(
-        alignment=alignment, unshuffle=unshuffle, stripe=3 * unshuffle, block=3 * unshuffle**2
+        network=_HALF_NETWORK if half else _NETWORK,
+        alignment=alignment,
+        unshuffle=unshuffle,
+        stripe=3 * unshuffle,
+        block=3 * unshuffle**2,
     )
 
 

@@ -12,18 +12,21 @@ from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
+import torch
 
-from model_store import OPENVINO, ModelStore, Precision, StoredModel, Variant, model_file
+from model_store import CUDA, OPENVINO, ModelStore, Precision, StoredModel, Variant, model_file
+from training.begin import published_network
 from training.cases import STANDARD, Folder
 from training.corruption import Photo
 from training.errors import DataError, NotBetterError
 from training.evaluate import evaluate
 from training.export import publish
-from training.peers import OnnxDenoiser
+from training.half import to_half
+from training.peers import Device, OnnxDenoiser
 from training.provenance import ATTRIBUTION
 from training.quantise import FINEST, NEXT, calibration, quantise
 
-_Lower = Literal["int8", "bf16"]
+_Lower = Literal["int8", "bf16", "fp16"]
 _FRAME = (360, 640)
 _ROUNDS = 7
 
@@ -86,6 +89,23 @@ def publish_bf16(stored: StoredModel, into: ModelStore, held_out: HeldOut) -> St
     return _publish(stored, into, _measure("bf16", graph, graph, held_out), {})
 
 
+def publish_fp16(stored: StoredModel, into: ModelStore, held_out: HeldOut) -> StoredModel:
+    """Publish the next version of a model: `stored`, and the same network in float16, measured with CUDA.
+
+    Raises:
+        DataError: it is no U-Net of today's kind, or has an fp16 variant already, there is no CUDA, two
+            folders have one name, or the store cannot be written.
+        NotBetterError: it loses too much, or is not faster on this GPU; nothing is published.
+    """
+    _refuse(stored, "fp16", held_out)
+    if CUDA not in ort.get_available_providers():
+        raise DataError("fp16 runs on CUDA; take a machine with a GPU, and onnxruntime-gpu for onnxruntime")
+    _, network = published_network(stored)
+    half = to_half(network)
+    variant = _measure("fp16", stored.read_verified(), half, held_out)
+    return _publish(stored, into, variant, {model_file("fp16"): half})
+
+
 def _refuse(stored: StoredModel, precision: Precision, held_out: HeldOut) -> None:
     card = stored.card
     if card.hyperparameters.get("kind") != "unet" or precision in card.hashes:
@@ -112,11 +132,14 @@ def _publish(stored: StoredModel, into: ModelStore, variant: Variant, files: dic
 
 
 def _measure(precision: _Lower, graph: bytes, lower: bytes, held_out: HeldOut) -> Variant:
-    """PSNR and speed in a precision beside float32, in one run on this machine."""
-    plain = OnnxDenoiser.load("fp32", graph, 0)
-    other = OnnxDenoiser.load(precision, lower, 0, precision)
+    """PSNR and speed in a precision beside float32, in one run on one device of this machine."""
+    device: Device = "cuda" if precision == "fp16" else "cpu"
+    plain = OnnxDenoiser.load("fp32", graph, 0, device=device)
+    other = OnnxDenoiser.load(precision, lower, 0, precision, device)
     if precision == "bf16" and OPENVINO not in other.session.get_providers():
         raise DataError("OpenVINO cannot be loaded here; reinstall onnxruntime-openvino")
+    if device == "cuda" and CUDA not in other.session.get_providers():
+        raise DataError("CUDA does not load; it takes NVIDIA's driver, and quietframe[gpu]")
     folders = [Folder.read(folder, held_out.every) for folder in held_out.folders]
     rows = [row for folder in folders for row in evaluate(folder, [plain, other], [*STANDARD])]
     loss = {
@@ -128,7 +151,7 @@ def _measure(precision: _Lower, graph: bytes, lower: bytes, held_out: HeldOut) -
         sha256=hashlib.sha256(lower).hexdigest(),
         psnr_loss=loss,
         speed_ratio=round(_speed_ratio(plain, other), 2),
-        measured_on=f"{_cpu()}, all cores, {_FRAME[1]}x{_FRAME[0]}, onnxruntime {ort.__version__}",
+        measured_on=f"{_named(device)}, {_FRAME[1]}x{_FRAME[0]}, onnxruntime {ort.__version__}",
     )
     check_worth(variant, held_out.bounds)
     return variant
@@ -159,8 +182,10 @@ def _seconds(denoiser: OnnxDenoiser, frame: Photo) -> float:
     return time.perf_counter() - begun
 
 
-def _cpu() -> str:
+def _named(device: Device) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "a GPU with CUDA"
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text("utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return f"{names[0] if names else platform.machine()}, all cores"

@@ -1,4 +1,4 @@
-"""`python -m training quantise | bf16`: further precisions of a published model."""
+"""`python -m training quantise | bf16 | fp16`: further precisions of a published model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +74,28 @@ def bf16(
 
     held_out = HeldOut(folders, every, Bounds(most_loss, least_speed))
     _tell(publish_bf16(ModelStore(store).resolve(model), ModelStore(into or store), held_out))
+
+
+@click.command()
+@_publishing
+def fp16(
+    model: str,
+    folders: tuple[Path, ...],
+    store: Path,
+    into: Path | None,
+    every: int,
+    most_loss: float,
+    least_speed: float,
+) -> None:
+    """Publish the next version of MODEL with a float16 variant for GPUs, measured on FOLDERS.
+
+    Needs a GPU, and onnxruntime-gpu in place of onnxruntime. Nothing is published unless it is faster on
+    that GPU and loses little.
+    """
+    from training.variants import Bounds, HeldOut, publish_fp16
+
+    held_out = HeldOut(folders, every, Bounds(most_loss, least_speed))
+    _tell(publish_fp16(ModelStore(store).resolve(model), ModelStore(into or store), held_out))
 
 
 def _tell(published: StoredModel) -> None:

@@ -10,6 +10,7 @@ import onnxruntime as ort
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from model_store import CUDA
 from service.archive.alone import alone
 from service.archive.cleaner import Told, Work
 from service.archive.cluster import Pool, choose_pool, clean_shares, nodes, ray_cluster
@@ -169,7 +170,7 @@ def _takes_gpu(settings: Settings) -> bool:
 
 
 def _has_cuda() -> bool:
-    return "CUDAExecutionProvider" in ort.get_available_providers()
+    return CUDA in ort.get_available_providers()
 
 
 def _work(plan: Plan, settings: Settings, pool: Pool, gpu: bool) -> Work:

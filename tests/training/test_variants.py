@@ -1,4 +1,4 @@
-"""An int8 variant from the command that publishes it to the pixels that are served."""
+"""Variants from the commands that publish them to the pixels that are served."""
 
 import asyncio
 from pathlib import Path
@@ -6,23 +6,27 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime
 import pytest
 import skimage.data
 from click.testing import CliRunner
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from model_store import CorruptModelError, ModelCard, ModelStore, StoredModel, Variant, default_root
+from model_store import CUDA, CorruptModelError, ModelCard, ModelStore, StoredModel, Variant, default_root
 from service.engine import Engine
 from service.errors import StartError
 from service.order import Order
 from service.pipeline import Pipeline
 from service.precision import PrecisionChoice, choose_precision, has_openvino, multiplies_bf16
 from service.settings import Settings
+from training.begin import published_network
 from training.cli import main
 from training.errors import DataError, NotBetterError
 from training.graph import to_onnx, weight_name
+from training.half import to_half
 from training.networks import ResidualUNet
+from training.peers import OnnxDenoiser
 from training.quantise import FINEST, quantise
 from training.variants import Bounds, check_worth
 
@@ -93,11 +97,12 @@ def test_the_finest_level_is_found_in_graphs_of_any_age(reference: str) -> None:
 
 
 def measured(quantised: StoredModel, loss: float) -> ModelCard:
-    """The card with int8 of that loss, 1.4 times as fast, and bf16, twice as fast."""
+    """The card with int8 of that loss, 1.4 times as fast, and bf16 and fp16, twice as fast."""
     (int8,) = quantised.card.variants
     int8 = int8.model_copy(update={"psnr_loss": {"a": 0.0, "b": loss}, "speed_ratio": 1.4})
     bf16 = int8.model_copy(update={"precision": "bf16", "sha256": quantised.card.sha256, "speed_ratio": 2.0})
-    return quantised.card.model_copy(update={"variants": (int8, bf16)})
+    fp16 = bf16.model_copy(update={"precision": "fp16"})
+    return quantised.card.model_copy(update={"variants": (int8, bf16, fp16)})
 
 
 @pytest.mark.parametrize(
@@ -111,6 +116,7 @@ def measured(quantised: StoredModel, loss: float) -> ModelCard:
         ("int8", {"avx2"}, True, 0.06, "int8"),
         ("bf16", {"avx2"}, True, 0.06, "bf16"),
         ("fp32", {"avx512_vnni", "avx512_bf16"}, True, 0.0, "fp32"),
+        ("fp16", {"avx512_vnni", "avx512_bf16"}, True, 0.0, "fp32"),
     ],
 )
 def test_auto_is_the_fastest_that_this_cpu_is_made_for_and_that_loses_little(
@@ -126,8 +132,47 @@ def test_auto_is_the_fastest_that_this_cpu_is_made_for_and_that_loses_little(
     monkeypatch.setattr("service.precision.has_openvino", lambda: openvino)
     card = measured(quantised, loss)
     assert choose_precision(card, "cpu", wanted) == taken
-    assert choose_precision(card, "cuda", wanted) == "fp32"
     assert choose_precision(ModelStore(default_root()).resolve("mnist-dense").card, "cpu", wanted) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "loss", "taken"),
+    [
+        ("auto", 0.04, "fp16"),
+        ("auto", 0.06, "fp32"),
+        ("fp16", 0.06, "fp16"),
+        ("fp32", 0.0, "fp32"),
+        ("int8", 0.0, "fp32"),
+        ("bf16", 0.0, "fp32"),
+    ],
+)
+def test_a_gpu_takes_float16_or_float32(
+    quantised: StoredModel, wanted: PrecisionChoice, loss: float, taken: str
+) -> None:
+    assert choose_precision(measured(quantised, loss), "cuda", wanted) == taken
+    assert choose_precision(quantised.card, "cuda", wanted) == "fp32"
+
+
+@pytest.mark.parametrize("reference", ["frames-balanced", "frames-fast"])
+def test_fp16_is_the_same_network_rounded(reference: str, noisy: Pixels) -> None:
+    stored = ModelStore(default_root()).resolve(reference)
+    _, network = published_network(stored)
+    half = to_half(network)
+    assert len(half) < 0.6 * len(stored.read_verified())
+    plain, rounded = (
+        np.asarray(OnnxDenoiser.load("", graph, 1)(noisy, None), int)
+        for graph in (stored.read_verified(), half)
+    )
+    assert 0 < np.abs(plain - rounded).max() <= 1
+    assert np.mean(plain != rounded) < 0.05
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="is about what is missing")
+def test_fp16_is_measured_on_a_gpu_or_not_published(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["fp16", "frames-fast", str(tmp_path), "--into", str(tmp_path / "store")])
+    assert done.exit_code == 1
+    assert "take a machine with a GPU" in done.output
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.skipif(has_openvino(), reason="is about what is missing")
