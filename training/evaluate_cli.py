@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from model_store import default_root
-from training.options import DATA_DIR_OPTION, FOLDER
+from training.options import DATA_DIR_OPTION, FOLDER, NEW_FOLDER
 
 if TYPE_CHECKING:
     from training.peers import Denoiser
@@ -36,7 +36,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NEW_FOLDER,
     default=Path("runs/suite"),
     show_default=True,
     help="folder for what the suite writes",

@@ -40,6 +40,8 @@ def test_those_that_write_folders_are_found() -> None:
 
 @pytest.mark.parametrize("command", FOLDERS, ids=" ".join)
 def test_a_file_where_a_folder_belongs_is_refused(command: tuple[str, ...]) -> None:
-    done = CliRunner().invoke(main, [*command, __file__])
-    assert done.exit_code == 2
-    assert "is a file" in done.output
+    for place in (__file__, f"{__file__}/below"):
+        done = CliRunner().invoke(main, [*command, place])
+        assert done.exit_code == 2
+        assert f"'{command[-1]}': " in done.output
+        assert any(why in done.output for why in ("is a file", "is no folder to write to", "does not exist"))
