@@ -54,6 +54,9 @@ class Camera(Corruption):
         colour: saturation of the colour matrix: 0 leaves the channels, 1 takes half of each
             channel's noise away from each of the others (colour correction of Brooks et al. 2019).
         contrast: share of the S-shaped tone curve 3x^2 - 2x^3 (tone mapping of Brooks et al. 2019).
+        unbiased: probability that the curves take the noise to first order only, times their slope. Bent,
+            its mean is lower than the image and its distribution leans to the dark; that of real files of
+            RENOIR (Anaya & Barbu 2018) does neither.
     """
 
     kind: Literal["camera"] = "camera"
@@ -67,6 +70,7 @@ class Camera(Corruption):
     sharpen: Fraction = (0.0, 0.5)
     colour: Fraction = (0.0, 0.5)
     contrast: Fraction = (0.0, 1.0)
+    unbiased: float = Field(default=0.0, ge=0, le=1)
     rows: ReadNoise = (0.0, 0.0)
     columns: ReadNoise = (0.0, 0.0)
     hot: Fraction = (0.0, 0.0)
@@ -80,7 +84,9 @@ class Camera(Corruption):
         gain = np.array([rng.uniform(*self.gain), 1, rng.uniform(*self.gain)], np.float32)
         gain = gain if channels == 3 else gain[1:2]
         curve = _tone_curve(rng.uniform(*self.contrast))
-        linear = _look_up(np.clip(clean, 0, 1), np.interp(_CURVE, curve, _LINEAR).astype(np.float32))
+        clean = np.clip(clean, 0, 1)
+        light = np.interp(_CURVE, curve, _LINEAR).astype(np.float32)
+        linear = _look_up(clean, light)
         deviation = np.sqrt(gain * linear / np.float32(photons) + (gain * np.float32(read)) ** 2)
         processing = self._processing(clean.shape, rng)
         grain = processing.apply(rng.standard_normal(processing.sensor, np.float32))
@@ -89,6 +95,8 @@ class Camera(Corruption):
             noise += gain * processing.apply(self._defects(processing.sensor, photons, rng))
         if channels == 3:
             noise = noise @ _colour_matrix(rng.uniform(*self.colour))
+        if self.unbiased and rng.random() < self.unbiased:
+            return clean + noise / _look_up(clean, np.gradient(light, _CURVE))
         # The root spreads the dark end, where the curve is steep, over the table.
         root = np.sqrt(np.clip(linear + noise, 0, 1))
         return _look_up(root, np.interp(_CURVE, _ROOT, curve).astype(np.float32))

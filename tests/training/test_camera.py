@@ -33,6 +33,29 @@ def test_a_camera_without_processing_is_its_sensor() -> None:
     assert abs(neighbours(linear - clean)) < 0.02
 
 
+@pytest.mark.parametrize("contrast", [0, 1])
+def test_curves_bend_noise_to_the_dark_unless_they_take_it_to_first_order(contrast: float) -> None:
+    for unbiased in (0, 1):
+        camera = Camera.model_validate({"photons": 60, "contrast": contrast, "unbiased": unbiased, **BARE})
+        noise = drawn(camera) - GREY
+        off, lean = noise.mean(), float((((noise - noise.mean()) / noise.std()) ** 3).mean())
+        if unbiased:
+            assert abs(off) < 0.001
+            assert abs(lean) < 0.03
+        else:
+            assert off < -0.003
+            assert lean < -0.3
+
+
+@pytest.mark.parametrize("contrast", [0, 1])
+def test_of_little_noise_curves_make_the_same_as_their_slope(contrast: float) -> None:
+    bent, sloped = (
+        drawn(Camera.model_validate({"photons": 1e5, "contrast": contrast, "unbiased": each, **BARE})) - GREY
+        for each in (0, 1)
+    )
+    assert (bent - sloped).std() < 0.05 * bent.std()
+
+
 @pytest.mark.parametrize("stage", [{"demosaic": 1}, {"shrink": 1.5}, {"blur": 0.6}])
 def test_processing_joins_neighbours(stage: dict[str, float]) -> None:
     camera = Camera.model_validate({"photons": 1000, "contrast": 0, **BARE, **stage})
