@@ -237,7 +237,14 @@ def _training(card: ModelCard) -> Iterable[str]:
         loss = run.get("loss") or (fit.get("loss") if isinstance(fit, dict) else None)
         if loss:
             yield f"{run.get('steps', '?')} steps with the loss {loss} in {run.get('minutes', '?')} minutes"
+    if averaged := sum(_averaged(run) for run in runs):
+        yield f"weights averaged with those of {averaged} run{'s'[: averaged - 1]} beside the last"
     yield f"seed {card.seed}"
+
+
+def _averaged(run: Any) -> int:
+    others = run.get("averaged_with") if isinstance(run, dict) else None
+    return len(others) if isinstance(others, list | tuple) else 0
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -33,9 +33,12 @@ def begun_with(reference: str) -> Begun:
 
 def _run(folder: Path) -> Begun:
     recipe, network, effort = load_run(folder)
-    trained = recipe.model_dump(mode="json", include={"fit", "corruption", "data"})
-    earlier = [*effort.earlier, {**trained, "steps": effort.steps, "minutes": effort.minutes}]
-    return Begun(recipe, network, earlier, effort.own_provenance.after(effort.provenance))
+    return Begun(
+        recipe,
+        network,
+        [*effort.earlier, effort.told(recipe)],
+        effort.own_provenance.after(effort.provenance),
+    )
 
 
 def _published(reference: str) -> Begun:

@@ -1,4 +1,4 @@
-"""`python -m training fit | own-camera | evaluate | export | quantise | bf16 | fp16 | data | plot`."""
+"""`python -m training`: fit, average, own-camera, evaluate, export, quantise, bf16, fp16, data, plot."""
 
 import logging
 from pathlib import Path
@@ -115,6 +115,16 @@ def own_camera(frames: Path, begin_with: str, run: Path, steps: int, seed: int) 
     click.echo(
         f"trained: {run / 'last.ckpt'}; better on held-out frames (by {gained:.1f} dB, as they estimate)"
     )
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@click.option("--run", type=NEW_FOLDER, required=True, help="where to write the mean")
+def average(runs: tuple[Path, ...], run: Path) -> None:
+    """Average the weights of RUNS that go back to one, such as several ends of it, as a run of its own."""
+    from training.average import average as mean
+
+    click.echo(f"averaged: {mean(runs, run)}")
 
 
 @main.command()

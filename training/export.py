@@ -56,6 +56,11 @@ class Effort:
     earlier: list[dict[str, Any]]
     provenance: Provenance
 
+    def told(self, recipe: Recipe) -> dict[str, Any]:
+        """What a card says of the run of that recipe, where it is another one's past."""
+        trained = recipe.model_dump(mode="json", include={"fit", "corruption", "data"})
+        return {**trained, "steps": self.steps, "minutes": self.minutes}
+
 
 @dataclass(frozen=True)
 class Measured:

@@ -87,7 +87,7 @@ def test_a_variant_without_measurements_has_a_line() -> None:
     assert "| in bf16 | 2 times as fast on a CPU; what it loses is not stated |" in page
 
 
-KEYS = st.sampled_from(["steps", "kind", "sigma", "gray", "earlier", "fit", "loss", "model"])
+KEYS = st.sampled_from(["steps", "kind", "sigma", "gray", "earlier", "averaged_with", "fit", "loss", "model"])
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 999) | st.floats() | st.sampled_from(["gaussian", ""]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
