@@ -294,7 +294,7 @@ def test_a_file_that_holds_no_metrics_says_which_one_does(content: bytes | None,
         read_measurements(file, b"graph")
 
 
-@pytest.mark.parametrize("model", ["frames-fast", "frames-high", "frames-scan"])
+@pytest.mark.parametrize("model", ["frames-balanced", "frames-fast", "frames-high"])
 def test_white_stays_white_and_black_black(model: str) -> None:
     """Clipped, the noise at both ends has a mean of its own: 10 levels of 25."""
     denoiser = Subject.of_model(default_root(), model).denoiser

@@ -34,7 +34,7 @@ def test_every_recipe_that_ships_is_valid() -> None:
         (("sigma = [0, 55]", "sigma = [55, 0]"), "a range goes from low to high"),
         (
             (
-                'kind = "unet"\nwidths = [32, 64, 128]\nblocks = [1, 1, 2]\nunshuffle = 2\ngates = true',
+                'kind = "unet"\nwidths = [32, 64, 128]\nblocks = [1, 1, 2]\nunshuffle = 2\ngates = true\nclipped = true',
                 'kind = "sr2"',
             ),
             "photographs; take unet or conv",
