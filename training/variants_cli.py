@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from model_store import ModelStore, StoredModel, default_root
 from training.options import FOLDER
+
+if TYPE_CHECKING:
+    from training.variants import HeldOut
 
 _PUBLISHING: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
     click.argument("model"),
@@ -54,48 +58,50 @@ def quantise(
     _tell(publish_int8(ModelStore(store).resolve(model), ModelStore(into or store), photos, held_out))
 
 
-@click.command()
-@_publishing
-def bf16(
-    model: str,
-    folders: tuple[Path, ...],
-    store: Path,
-    into: Path | None,
-    every: int,
-    most_loss: float,
-    least_speed: float,
-) -> None:
+def _measuring(publish: Callable[[StoredModel, ModelStore, "HeldOut"], StoredModel]) -> click.Command:
+    """A command by the name and the words of `publish`, which is given what it is measured on."""
+
+    @click.command(publish.__name__, help=publish.__doc__)
+    @_publishing
+    def command(
+        model: str,
+        folders: tuple[Path, ...],
+        store: Path,
+        into: Path | None,
+        every: int,
+        most_loss: float,
+        least_speed: float,
+    ) -> None:
+        from training.variants import Bounds, HeldOut
+
+        held_out = HeldOut(folders, every, Bounds(most_loss, least_speed))
+        _tell(publish(ModelStore(store).resolve(model), ModelStore(into or store), held_out))
+
+    return command
+
+
+@_measuring
+def bf16(stored: StoredModel, into: ModelStore, held_out: "HeldOut") -> StoredModel:
     """Publish the next version of MODEL with what OpenVINO's bfloat16 loses and gains, measured on FOLDERS.
 
     Needs onnxruntime-openvino in place of onnxruntime. Nothing is published unless it is faster on this
     machine and loses little.
     """
-    from training.variants import Bounds, HeldOut, publish_bf16
+    from training.variants import publish_bf16
 
-    held_out = HeldOut(folders, every, Bounds(most_loss, least_speed))
-    _tell(publish_bf16(ModelStore(store).resolve(model), ModelStore(into or store), held_out))
+    return publish_bf16(stored, into, held_out)
 
 
-@click.command()
-@_publishing
-def fp16(
-    model: str,
-    folders: tuple[Path, ...],
-    store: Path,
-    into: Path | None,
-    every: int,
-    most_loss: float,
-    least_speed: float,
-) -> None:
+@_measuring
+def fp16(stored: StoredModel, into: ModelStore, held_out: "HeldOut") -> StoredModel:
     """Publish the next version of MODEL with a float16 variant for GPUs, measured on FOLDERS.
 
     Needs a GPU, and onnxruntime-gpu in place of onnxruntime. Nothing is published unless it is faster on
     that GPU and loses little.
     """
-    from training.variants import Bounds, HeldOut, publish_fp16
+    from training.variants import publish_fp16
 
-    held_out = HeldOut(folders, every, Bounds(most_loss, least_speed))
-    _tell(publish_fp16(ModelStore(store).resolve(model), ModelStore(into or store), held_out))
+    return publish_fp16(stored, into, held_out)
 
 
 def _tell(published: StoredModel) -> None:
