@@ -238,7 +238,7 @@ def _training(card: ModelCard) -> Iterable[str]:
         if loss:
             yield f"{run.get('steps', '?')} steps with the loss {loss} in {run.get('minutes', '?')} minutes"
     if averaged := sum(_averaged(run) for run in runs):
-        yield f"weights averaged with those of {averaged} run{'s'[: averaged - 1]} beside the last"
+        yield f"weights averaged with those of {averaged} run{'s' if averaged > 1 else ''} beside the last"
     yield f"seed {card.seed}"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import onnxruntime as ort
 from pydantic import BaseModel, ValidationError
@@ -55,6 +55,17 @@ class Effort:
     own_provenance: Provenance
     earlier: list[dict[str, Any]]
     provenance: Provenance
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: dict[str, Any]) -> Self:
+        return cls(
+            checkpoint["steps_done"],
+            round(checkpoint["seconds_done"] / 60, 1),
+            checkpoint["photographs"],
+            Provenance.of_checkpoint(checkpoint, "own_provenance"),
+            checkpoint["earlier"],
+            Provenance.of_checkpoint(checkpoint, "provenance"),
+        )
 
     def told(self, recipe: Recipe) -> dict[str, Any]:
         """What a card says of the run of that recipe, where it is another one's past."""
@@ -122,23 +133,19 @@ def load_run(run: Path) -> tuple[Recipe, Network, Effort]:
     Raises:
         DataError: the run has no checkpoint, or another program's.
     """
-    path = run / "last.ckpt"
-    if not path.exists():
-        raise DataError(f"{path} does not exist; run `python -m training fit` first")
-    recipe, checkpoint = read_checkpoint(path)
+    recipe, checkpoint = read_run(run)
     model = Denoiser(recipe)
     model.load_state_dict(checkpoint["state_dict"])
     hold_kernels_as_kernels(model.network)
-    minutes = round(checkpoint["seconds_done"] / 60, 1)
-    effort = Effort(
-        checkpoint["steps_done"],
-        minutes,
-        checkpoint["photographs"],
-        Provenance.of_checkpoint(checkpoint, "own_provenance"),
-        checkpoint["earlier"],
-        Provenance.of_checkpoint(checkpoint, "provenance"),
-    )
-    return recipe, model.network.eval(), effort
+    return recipe, model.network.eval(), Effort.of_checkpoint(checkpoint)
+
+
+def read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
+    """As `read_checkpoint` of the last one of a run; raises DataError also where there is none."""
+    path = run / "last.ckpt"
+    if not path.exists():
+        raise DataError(f"{path} does not exist; run `python -m training fit` first")
+    return read_checkpoint(path)
 
 
 def make_card(

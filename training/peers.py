@@ -44,7 +44,9 @@ class OnnxDenoiser:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if device == "cuda":
             ort.preload_dlls()
-        providers = CUDA_PROVIDERS if device == "cuda" else cpu_providers(precision, threads)
+            providers = CUDA_PROVIDERS
+        else:
+            providers = cpu_providers(precision, threads)
         return cls(name, ort.InferenceSession(model, options, providers))
 
     def __call__(self, noisy: Photo, sigma: float | None) -> Photo | None:

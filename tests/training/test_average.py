@@ -54,7 +54,7 @@ def test_what_has_no_mean_is_refused_and_nothing_is_written(
     into = tmp_path / "mean"
     for runs, said in (
         (ends[:1], "two runs or more"),
-        ([ends[0], tmp_path / "wider"], "wider has another network"),
+        ([ends[0], tmp_path / "wider"], "wider has other weights"),
         ([ends[0], photos], "does not exist; run"),
     ):
         with pytest.raises(DataError, match=said):
