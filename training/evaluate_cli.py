@@ -125,7 +125,10 @@ def _make_room(file: Path) -> None:
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        earlier = file.exists()
         file.touch()
+        if not earlier:
+            file.unlink()  # an empty one would look like a result where measuring fails
     except OSError as error:
         raise DataError(f"{file} cannot be written ({error.strerror}); give another --json") from None
 

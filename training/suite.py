@@ -81,7 +81,7 @@ def write(
         files += save(figure, out / "frontier")
     if found := strips(folders, findings.rows, denoisers, family):
         files.append(out / "sheet.png")
-        sheet(found).savefig(files[-1], dpi=110)
+        sheet(found).savefig(files[-1], dpi=110, bbox_inches="tight")
     return files
 
 

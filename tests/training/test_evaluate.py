@@ -262,6 +262,7 @@ def test_the_suite_writes_tables_and_pictures(
         (["--peer", "text.onnx"], "text.onnx is no ONNX file that can be run"),
         (["--json", "a"], "'--json': File 'a' is a directory"),
         (["--json", "text.onnx/x.json"], "text.onnx/x.json cannot be written (File exists)"),
+        (["--json", "new.json", "--no-peers", "a"], "a holds no image"),
         (["--model", "frames-fast", "--model", "mnist-dense", "a"], "28, 1]; leave it out where photographs"),
         (["--model", "mnist-dense", "--model", "frames-fast"], "3]; leave it out where 28x28x1 test images"),
         (["--model", "fashion-sr2", "--model", "mnist-dense"], "1]; leave it out where 14x14x1 test images"),
@@ -282,6 +283,7 @@ def test_what_cannot_be_measured_is_said(
     done = CliRunner().invoke(main, ["evaluate", *options])
     assert done.exit_code != 0
     assert said in done.output
+    assert not Path("new.json").exists()
 
 
 @pytest.mark.parametrize(
