@@ -87,6 +87,7 @@ STANDARD: dict[str, Case] = {
     "jpeg quality 20": Case(Jpeg(quality=(20, 20))),
     "low light, 100 photons": Case(LowLight(photons=(100, 100), read=(3, 3), demosaic=1.0)),
     "camera, jpeg quality 80": Case(SequenceOf(steps=(_CAMERA, Jpeg(quality=(80, 80))))),
+    "camera, jpeg quality 80, gray": Case(SequenceOf(steps=(_CAMERA, Jpeg(quality=(80, 80)))), gray=True),
     "camera, h264 crf 28": Case(SequenceOf(steps=(_CAMERA, H264(crf=(28, 28))))),
     "camera, banding, hot pixels": Case(_DEFECTIVE),
     "dropped blocks, 5 %": Case(Masking(amount=(0.05, 0.05), block=(8, 8))),
