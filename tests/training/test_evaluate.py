@@ -312,7 +312,7 @@ def test_white_stays_white_and_black_black(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["frames-camera", "frames-fast", "frames-high"])
 def test_the_grain_of_a_gray_camera_goes(model: str) -> None:
-    """Smooth, and in one channel only, it looks like texture: trained on noisy colour alone, they took 3 dB of it."""
+    """Smooth, and in one channel only, it looks like texture, of which these once left most."""
     denoiser = Subject.of_model(default_root(), model).denoiser
     pair = STANDARD["camera, jpeg quality 80, gray"].pair("camera", data.camera()[..., None].repeat(3, 2), 0)
     denoised = denoiser(pair.noisy, None)
