@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from service.codec import Pixels
 from service.frame_cleaners import Cleaner
 from service.orientation import Orientation
+from service.sound import Sound
 
 _CODECS = {".webm": "libvpx-vp9"}
 _OTHER_CODEC = "libx264"
@@ -34,7 +35,7 @@ GIVE_UP = 500  # damaged packets in a row; a camera joined between two key frame
 
 
 def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None) -> bool:
-    """Write `target` from the first video stream of `source`, its audio streams passed through.
+    """Write `target` from the first video stream of `source`, its audio streams with it (see `Sound`).
 
     Frames are turned upright, as their display matrix or EXIF says. A frame that fails stays as it was, one
     that is damaged in the source is left out. Where the source, the server or the user (Ctrl-C) ends it
@@ -133,9 +134,7 @@ class _Video:
         self._encoder.time_base = self._video_out.time_base = self._tick
         self._ticks_a_frame = max(1, round(1 / (rate * self._tick)))
         self._last_pts: int | None = None
-        self._audio = {
-            stream.index: self.output.add_stream_from_template(stream) for stream in self.input.streams.audio
-        }
+        self._audio = {stream.index: Sound(self.output, stream) for stream in self.input.streams.audio}
         self._begun = False
         self._early: list[Any] = []  # sound that came before the first frame
         self._damaged = 0  # packets since the last frame
@@ -157,7 +156,12 @@ class _Video:
             self.broken_off = str(error)
         if not self._begun:
             raise ValueError("no frame of it can be read")
-        await self._in_thread(lambda: self.output.mux(self._video_out.encode(None)))
+        await self._in_thread(self._end)
+
+    def _end(self) -> None:
+        self.output.mux(self._video_out.encode(None))
+        for sound in self._audio.values():
+            self.output.mux(sound.end())
 
     @property
     def expected(self) -> int | None:
@@ -196,8 +200,9 @@ class _Video:
 
     def _take(self, packet: Any) -> list[Any]:
         """The frames in a packet; sound is passed on."""
-        if packet.stream.index in self._audio:
-            self._pass_on(packet)
+        sound = self._audio.get(packet.stream.index)
+        if sound:
+            self._pass_on(sound.packets(packet))
             return []
         frames = self._decode(packet)
         if frames and not self._begun:
@@ -245,14 +250,11 @@ class _Video:
             width, height = height, width
         return orientation.upright(frame.to_ndarray(format="rgb24", width=width, height=height))
 
-    def _pass_on(self, packet: Any) -> None:
-        if packet.dts is None:  # the last one of a stream only says that it has ended
-            return
-        packet.stream = self._audio[packet.stream.index]
+    def _pass_on(self, sound: list[Any]) -> None:
         if self._begun:
-            self.output.mux(packet)
+            self.output.mux(sound)
         else:
-            self._early.append(packet)
+            self._early.extend(sound)
 
     def _write(self, outcome: Pixels | str) -> None:
         source = self._pending.popleft()

@@ -87,3 +87,40 @@ def test_colours_keep_their_meaning(tmp_path: Path, range: ColorRange, suffix: s
         frame = next(container.decode(video=0))
     assert frame.colorspace == Colorspace.ITU709
     assert (frame.color_primaries, frame.color_trc) == (ColorPrimaries.BT709, ColorTrc.BT709)
+
+
+def sounding_video(path: Path, codec: str, rate: int) -> None:
+    """A second of frames and of 440 Hz."""
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream("mpeg4", rate=25)
+        pictures.width, pictures.height, pictures.pix_fmt = 96, 64, "yuv420p"
+        audio = container.add_stream(codec, rate=rate, layout="mono")
+        for _ in range(25):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 90, np.uint8), format="rgb24")
+            container.mux(pictures.encode(frame))
+        tone = 12000 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+        sound = av.AudioFrame.from_ndarray(tone.astype(np.int16)[None], format="s16", layout="mono")
+        sound.sample_rate, sound.pts = rate, 0
+        container.mux(audio.encode(sound))
+        container.mux(pictures.encode(None))
+        container.mux(audio.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("codec", "rate", "source", "target"),
+    [
+        ("pcm_mulaw", 8000, "in.avi", "out.mp4"),
+        ("pcm_alaw", 8000, "in.avi", "out.mkv"),
+        ("aac", 44100, "in.mkv", "out.webm"),
+    ],
+)
+def test_sound_that_the_target_cannot_hold_is_encoded_anew(
+    tmp_path: Path, codec: str, rate: int, source: str, target: str
+) -> None:
+    sounding_video(tmp_path / source, codec, rate)
+    assert video.clean_video(str(tmp_path / source), tmp_path / target, as_they_are, None)
+    with av.open(str(tmp_path / target)) as container:
+        heard = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
+        sound, now = np.concatenate(heard), container.streams.audio[0].rate
+    assert len(sound) / now == pytest.approx(1, abs=0.05)
+    assert np.abs(np.fft.rfft(sound, now)).argmax() == pytest.approx(440, abs=2)
