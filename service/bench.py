@@ -22,9 +22,8 @@ import onnxruntime as ort
 import psutil
 
 from model_store import ModelStore
-from service import codec
-from service.codec import Limits
 from service.engine import Engine, session_options
+from service.header import Header, Limits, inspect
 from service.settings import Settings
 from service.throughput import Target, direct, post, run_throughput, synthetic_frame
 
@@ -37,7 +36,7 @@ def run_bench(settings: Settings, image: Path | None, requests: int, seconds: fl
     data = image.read_bytes() if image else synthetic_frame(1280, 720)
     stored = ModelStore(settings.model_store).resolve(settings.default_model)
     limits = Limits(settings.formats, settings.max_pixels, settings.max_side)
-    header = codec.inspect(data, limits)
+    header = inspect(data, limits)
     lanes = settings.lanes_per_worker
     engine = Engine(stored, "cpu", settings.threads_per_worker, lanes, settings.precision)
     click.echo(
@@ -88,7 +87,7 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def _profile(model: bytes, threads: int, header: codec.Header) -> tuple[float, float]:
+def _profile(model: bytes, threads: int, header: Header) -> tuple[float, float]:
     """Milliseconds a run in convolution nodes and in all nodes, by ONNX Runtime's own profiler."""
     options = session_options(threads)
     options.enable_profiling = True

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,21 +11,14 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from service.draft import draft_of
 from service.errors import ServiceError
 from service.order import Order
 from service.pipeline import Pipeline
 from service.settings import ImageFormat
+from service.suffixes import FORMATS, format_of, renamed
 
 log = logging.getLogger(__name__)
-
-SUFFIXES: dict[ImageFormat, tuple[str, ...]] = {
-    "jpeg": (".jpg", ".jpeg"),
-    "png": (".png",),
-    "webp": (".webp",),
-    "bmp": (".bmp",),
-    "tiff": (".tif", ".tiff"),
-}
-_ALL_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
 
 @dataclass(frozen=True)
@@ -43,16 +34,14 @@ def plan_files(paths: Sequence[Path], out: Path, format: ImageFormat | None) -> 
         click.UsageError: a path is missing or holds no images, or a result would overwrite an
             input or another result.
     """
-    single_file = (
-        len(paths) == 1 and paths[0].is_file() and not out.is_dir() and out.suffix.lower() in _ALL_SUFFIXES
-    )
+    single_file = len(paths) == 1 and paths[0].is_file() and not out.is_dir() and format_of(out)
     if single_file:
-        if format and format != _format_of(out):
+        if format and format != format_of(out):
             raise click.UsageError(f"--format {format} contradicts the name {out}; leave one out")
         jobs = [Job(paths[0], out)]
     else:
         jobs = [
-            Job(source, out / _renamed(source.relative_to(base), format))
+            Job(source, out / renamed(source.relative_to(base), format))
             for path in paths
             for base, source in _images(path)
         ]
@@ -119,26 +108,16 @@ async def _denoise_all(
 
 async def _denoise_one(pipeline: Pipeline, job: Job, order: Order) -> None:
     data = await asyncio.to_thread(job.source.read_bytes)
-    if job.target.suffix.lower() in _ALL_SUFFIXES and order.format is None:
-        order = replace(order, format=_format_of(job.target))
+    order = replace(order, format=order.format or format_of(job.target))
     done = await pipeline.denoise(data, order)
-    await asyncio.to_thread(_write_whole, job.target, done.data)
+    await asyncio.to_thread(_write, job.target, done.data)
     if done.noise_sigma is not None:
         click.echo(f"{job.source}\t{done.noise_sigma:.1f}")
 
 
-def _write_whole(target: Path, content: bytes) -> None:
-    """Appears complete or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=".quietframe-", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(target)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+def _write(target: Path, content: bytes) -> None:
+    with draft_of(target) as draft:
+        draft.write_bytes(content)
 
 
 def _images(path: Path) -> list[tuple[Path, Path]]:
@@ -147,22 +126,10 @@ def _images(path: Path) -> list[tuple[Path, Path]]:
         return [(path.parent, path)]
     if not path.exists():
         raise click.UsageError(f"{path} does not exist")
-    found = sorted(
-        file for file in path.rglob("*") if file.suffix.lower() in _ALL_SUFFIXES and file.is_file()
-    )
+    found = sorted(file for file in path.rglob("*") if format_of(file) and file.is_file())
     if not found:
-        raise click.UsageError(f"{path} holds no images ({', '.join(sorted(_ALL_SUFFIXES))})")
+        raise click.UsageError(f"{path} holds no images ({', '.join(sorted(FORMATS))})")
     return [(path, file) for file in found]
-
-
-def _renamed(name: Path, format: ImageFormat | None) -> Path:
-    if format is None or name.suffix.lower() in SUFFIXES[format]:
-        return name
-    return name.with_suffix(SUFFIXES[format][0])
-
-
-def _format_of(target: Path) -> ImageFormat:
-    return next(format for format, suffixes in SUFFIXES.items() if target.suffix.lower() in suffixes)
 
 
 def _refuse_overwriting(jobs: Sequence[Job]) -> None:

@@ -20,6 +20,7 @@ from service.answer import Answer
 from service.auth import Tokens
 from service.body import FIELD, client_timeout, read_image, while_connected
 from service.errors import BadParameterError, ServiceError
+from service.header import sniff
 from service.http_v2 import NOISE_SIGMA, pipeline_of
 from service.order import Denoised, Noise, Order
 from service.pipeline import Pipeline
@@ -105,7 +106,7 @@ async def denoise(request: Request, query: Annotated[DenoiseQuery, Query()]) -> 
     pipeline = pipeline_of(request)
     with pipeline.admission.body() as buffer:
         data = await read_image(request, pipeline.settings, buffer)
-        same = codec.sniff(data)
+        same = sniff(data)
         accept = request.headers.get("accept")
         format = query.format or (choose_format(accept, same) if same else None)
         order = Order(query.model, query.strength, format, query.quality, query.noise)

@@ -23,6 +23,7 @@ from service.engine import Engine, Samples
 from service.engines import Engines
 from service.errors import BadImageError, BadParameterError, DeadlineError
 from service.fitting import fitted, luma
+from service.header import Limits, inspect
 from service.noise import noise_sigma
 from service.order import Denoised, Order
 from service.settings import ImageFormat, Settings
@@ -52,7 +53,7 @@ class Pipeline:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = ModelStore(settings.model_store)
-        self._limits = codec.Limits(settings.formats, settings.max_pixels, settings.max_side)
+        self._limits = Limits(settings.formats, settings.max_pixels, settings.max_side)
         threads = settings.threads_per_worker
         lanes = settings.lanes_per_worker
         self.engines = Engines(
@@ -193,7 +194,7 @@ class Pipeline:
     async def _checked(self, image: bytes | Samples, scale: int = 1) -> _Source:
         """What is enlarged by `scale` has to keep within the limits when it is."""
         if isinstance(image, bytes):
-            header = await self.with_headers(lambda: codec.inspect(image, self._limits))
+            header = await self.with_headers(lambda: inspect(image, self._limits))
             self._limits.check(scale * header.width, scale * header.height)
             return _Source(scale**2 * header.pixels, header.format, lambda: codec.decode(image, header))
         height, width = _sides(image)

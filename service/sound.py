@@ -1,4 +1,4 @@
-"""An audio stream on its way into another container: as it is where that one takes its codec, else encoded anew."""
+"""An audio stream on its way into another container: as it is where that takes its codec, else anew."""
 
 from pathlib import PurePath
 from typing import Any

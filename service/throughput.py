@@ -17,8 +17,8 @@ import tritonclient.grpc
 from PIL import Image
 
 from service import codec, oip_models
-from service.codec import Limits
 from service.engine import Engine
+from service.header import Limits, inspect
 from service.settings import Settings
 
 _ROUNDS = 3
@@ -83,7 +83,7 @@ def synthetic_frame(width: int, height: int) -> bytes:
 def direct(engine: Engine, data: bytes, settings: Settings, lane: int | None) -> None:
     """The work and nothing else: decode, run, encode."""
     limits = Limits(settings.formats, settings.max_pixels, settings.max_side)
-    header = codec.inspect(data, limits)
+    header = inspect(data, limits)
     picture = codec.decode(data, header)
     pixels = engine.run(picture.pixels[None], np.ones(1, np.float32), lane)[0]
     codec.encode(codec.Picture(pixels), header.format, settings.jpeg_quality)

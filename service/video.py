@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import signal
-import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -21,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.codec import Pixels
+from service.draft import draft_of
 from service.frame_cleaners import Cleaner
 from service.orientation import Orientation
 from service.sound import Sound
@@ -65,7 +64,7 @@ def clean_video(source: str, target: Path, cleaner: Cleaner, frames: int | None)
     try:
         with (
             av.open(source, timeout=(OPEN_S, STALL_S)) as input,
-            _draft_of(target) as draft,
+            draft_of(target) as draft,
             av.open(str(draft), "w") as output,
             Progress(*columns, console=console) as bar,
         ):
@@ -95,16 +94,6 @@ def _refuse_overwriting(source: str, target: Path) -> None:
     with contextlib.suppress(OSError):  # of what is no file, as a camera's URL, or not there yet
         if target.samefile(source.removeprefix("file:")):
             raise click.UsageError(f"{target} is the input; choose another TARGET")
-
-
-@contextmanager
-def _draft_of(target: Path) -> Iterator[Path]:
-    """A file that becomes `target` when all went well, and is gone when not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".quietframe-", dir=target.parent) as folder:
-        draft = Path(folder) / target.name
-        yield draft
-        draft.replace(target)
 
 
 @dataclass

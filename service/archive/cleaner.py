@@ -16,12 +16,13 @@ import numpy as np
 
 from model_store import StoreError
 from service.archive.folders import Folder, in_one_line
-from service.archive.plan import Terms, format_of, is_video, target_of
+from service.archive.plan import Terms, is_video, target_of
 from service.codec import Pixels
 from service.errors import BadImageError, ServiceError, StartError
 from service.order import Order
 from service.pipeline import Pipeline
 from service.settings import ImageFormat, Settings
+from service.suffixes import format_of
 
 log = logging.getLogger(__name__)
 _TELL_S = 1.0
@@ -121,7 +122,9 @@ class Cleaner:
             try:
                 if not (again and await asyncio.to_thread(self._dest.exists, target)):
                     content = await asyncio.to_thread(self._read, name)
-                    clean = await self._pipeline.denoise(content, self._order(format_of(target)))
+                    clean = await self._pipeline.denoise(
+                        content, self._order(format_of(PurePosixPath(target)))
+                    )
                     await asyncio.to_thread(self._dest.write, target, clean.data)
             except Exception as error:  # one bad file must not stop the rest
                 return name, _told(name, error)
@@ -172,7 +175,7 @@ class Cleaner:
         self._dest.put(name, clean)
         return ""
 
-    def _order(self, format: ImageFormat | Literal["raw"]) -> Order:
+    def _order(self, format: ImageFormat | Literal["raw"] | None) -> Order:
         return Order(None, self._work.terms.strength, format, self._work.terms.quality)
 
 

@@ -11,13 +11,10 @@ import click
 
 from service.archive.folders import OURS, Folder, in_one_line
 from service.errors import StartError
-from service.files import SUFFIXES
 from service.settings import ImageFormat
+from service.suffixes import format_of, renamed
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts"})
-FORMATS: dict[str, ImageFormat] = {
-    suffix: format for format, suffixes in SUFFIXES.items() for suffix in suffixes
-}
 _TERMS = f"{OURS}/terms.json"
 _LARGEST_SHARE = 256
 
@@ -64,7 +61,7 @@ def plan_archive(source_url: str, dest_url: str, terms: Terms) -> Plan:
         source, name = source.parent
         names = [name]
     _refuse_nesting(source, dest, names)
-    found = [name for name in names or source.names() if is_video(name) or _suffix(name) in FORMATS]
+    found = [name for name in names or source.names() if is_video(name) or format_of(PurePosixPath(name))]
     if not found:
         raise click.UsageError(f"{source_url} does not exist, or holds no images or videos")
     targets = _targets(found, terms.format)
@@ -78,18 +75,11 @@ def plan_archive(source_url: str, dest_url: str, terms: Terms) -> Plan:
 
 def target_of(name: str, format: ImageFormat | None) -> str:
     """The name of what a file becomes: its own, but for images of another format."""
-    if format is None or is_video(name) or _suffix(name) in SUFFIXES[format]:
-        return name
-    return str(PurePosixPath(name).with_suffix(SUFFIXES[format][0]))
+    return name if is_video(name) else str(renamed(PurePosixPath(name), format))
 
 
 def is_video(name: str) -> bool:
-    return _suffix(name) in VIDEO_SUFFIXES
-
-
-def format_of(name: str) -> ImageFormat:
-    """The image format that a name promises."""
-    return FORMATS[_suffix(name)]
+    return PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def shares(names: Sequence[str], engines: int, smallest: int) -> Iterator[list[str]]:
@@ -108,10 +98,6 @@ def shares(names: Sequence[str], engines: int, smallest: int) -> Iterator[list[s
 
 def _report_of(source: Folder) -> str:
     return f"{OURS}/failed-{hashlib.sha256(os.fsencode(source.url)).hexdigest()[:8]}.jsonl"
-
-
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
 
 
 def _targets(names: Sequence[str], format: ImageFormat | None) -> dict[str, str]:

@@ -72,6 +72,13 @@ def test_one_file_to_one_file_in_the_format_of_its_name(frames: Path, tmp_path: 
         assert (image.format, image.size) == ("WEBP", (451, 300))
 
 
+def test_files_are_as_private_as_their_owner_has_it(frames: Path, tmp_path: Path) -> None:
+    noisy, clean = frames / "a.png", tmp_path / "clean.png"
+    command = [sys.executable, "-m", "service.cli", "denoise", str(noisy), "-o", str(clean)]
+    subprocess.run(command, cwd=ROOT, umask=0o077, check=True, capture_output=True)
+    assert clean.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_store_may_be_named_from_any_folder(frames: Path, tmp_path: Path) -> None:
     (tmp_path / "my-models").symlink_to(default_root())
     with running_server(folder=tmp_path, MODEL_STORE="my-models") as server:

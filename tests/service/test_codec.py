@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from service.codec import Limits, Picture, decode, encode, inspect, sniff
+from service.codec import Picture, decode, encode
 from service.errors import (
     BadImageError,
     BadParameterError,
@@ -20,6 +20,7 @@ from service.errors import (
     ImageTooLargeError,
     ServiceError,
 )
+from service.header import Limits, inspect, sniff
 from service.settings import ImageFormat
 from tests.conftest import SHARED
 
@@ -188,6 +189,8 @@ def test_first_page_of_a_document_but_no_animation() -> None:
         (b"<?xml version='1.0'?><svg/>", FormatNotAllowedError),
         (b"\x00\x00\x00\x20ftypavif" + bytes(40), FormatNotAllowedError),
         (file_of(Image.fromarray(GRAY.astype(np.float32)), "tiff"), BadImageError),
+        (file_of(Image.fromarray(COLOUR), "tiff", tiffinfo={254: 1}), BadImageError),
+        (file_of(Image.fromarray(COLOUR), "tiff", tiffinfo={50706: b"\1\4\0\0"}), BadImageError),
         (b"RIFF\x10\0\0\0WEBPVP8X", BadImageError),
         (b"RIFF\x10\0\0\0WEBPJUNK" + bytes(20), BadImageError),
     ],

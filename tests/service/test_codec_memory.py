@@ -14,7 +14,8 @@ from tests.service.test_codec import COLOUR, file_of
 TELL_MEMORY = """
 import re, sys
 from pathlib import Path
-from service.codec import Limits, decode, inspect
+from service.codec import decode
+from service.header import Limits, inspect
 
 def memory(kind):
     return 1024 * int(re.search(kind + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

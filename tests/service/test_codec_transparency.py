@@ -20,12 +20,12 @@ def test_the_transparent_level_of_sixteen_bits_is_alpha() -> None:
     assert np.array_equal(picture.alpha == 0, levels == 4660)
 
 
-def raw_png(width: int, depth: int, colours: int, rows: bytes, key: tuple[int, ...]) -> bytes:
-    """A PNG with a transparent colour, of rows that each begin with their filter: Pillow writes no such."""
-    height = len(rows) // (1 + width * depth * (3 if colours == 2 else 1) // 8)
+def raw_png(width: int, depth: int, colours: int, rows: bytes, key: tuple[int, ...] = ()) -> bytes:
+    """A PNG of rows that each begin with their filter, with a transparent colour or none."""
+    height = len(rows) // (1 + width * depth * {2: 3, 4: 2}.get(colours, 1) // 8)
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0)),
-        (b"tRNS", struct.pack(f">{len(key)}H", *key)),
+        *([(b"tRNS", struct.pack(f">{len(key)}H", *key))] if key else []),
         (b"IDAT", zlib.compress(rows)),
         (b"IEND", b""),
     )
@@ -59,3 +59,13 @@ def test_the_transparent_level_of_few_bits_is_alpha(depth: int) -> None:
         assert picture.alpha is not None
         assert np.array_equal(picture.pixels[0, :count, 0], np.arange(count) * 255 // (count - 1))
         assert np.array_equal(np.flatnonzero(picture.alpha[0, :count] == 0), [key])
+
+
+def test_gray_with_alpha_stays_gray_at_sixteen_bits() -> None:
+    alpha = np.arange(GRAY.size, dtype=np.uint8).reshape(GRAY.shape)
+    levels = (np.stack([GRAY, alpha], 2).astype(np.uint16) * 257).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in levels)
+    picture = decoded(raw_png(GRAY.shape[1], 16, 4, rows))
+    assert picture.alpha is not None
+    assert np.array_equal(picture.pixels, GRAY[..., None])
+    assert np.array_equal(picture.alpha, alpha)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service import codec
-from service.codec import Limits
 from service.errors import BadImageError, FormatNotAllowedError, ImageTooLargeError
+from service.header import Limits, inspect
 from service.settings import Settings
 
 Pixels = npt.NDArray[np.uint8]
@@ -34,7 +34,7 @@ def answer(data: bytes) -> None:
     """What the pipeline does with bytes before and after inference; only MISTAKES may come out."""
     defaults = Settings()
     try:
-        header = codec.inspect(data, Limits(defaults.formats, 2_000_000, defaults.max_side))
+        header = inspect(data, Limits(defaults.formats, 2_000_000, defaults.max_side))
         picture = codec.decode(data, header)
     except MISTAKES:
         return

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from service.codec import inspect
 from service.errors import BadImageError
+from service.header import inspect
 from tests.service.test_codec import COLOUR, GRAY, LIMITS, RNG, decoded, file_of
 
 

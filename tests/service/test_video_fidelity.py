@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -94,7 +95,7 @@ def sounding_video(path: Path, codec: str, rate: int) -> None:
     with av.open(str(path), "w") as container:
         pictures = container.add_stream("mpeg4", rate=25)
         pictures.width, pictures.height, pictures.pix_fmt = 96, 64, "yuv420p"
-        audio = container.add_stream(codec, rate=rate, layout="mono")
+        audio = cast(av.AudioStream, container.add_stream(codec, rate=rate, layout="mono"))
         for _ in range(25):
             frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 90, np.uint8), format="rgb24")
             container.mux(pictures.encode(frame))
