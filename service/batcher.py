@@ -155,9 +155,12 @@ class Batcher:
         self._feed()
 
     def _learn_speed(self, batch: list[_Item], outcomes: list[Ran | Exception], busy: int) -> None:
-        """As if the lanes that were busy had all run like this batch did."""
+        """As if the lanes that were busy had all run like this batch did.
+
+        In pixels that come out, as admission counts them, where a model enlarges.
+        """
         first, last = outcomes[0], outcomes[-1]
-        pixels = sum(item.pixels for item in batch)
+        pixels = batch[0].engine.card.scale ** 2 * sum(item.pixels for item in batch)
         if pixels >= _TELLING_PIXELS and isinstance(first, Ran) and isinstance(last, Ran):
             seen = busy * pixels / (last.ended - first.started)
             self.pixels_per_s += (seen - self.pixels_per_s) * (_SMOOTHING if self.pixels_per_s else 1)

@@ -18,11 +18,13 @@ from pathlib import Path
 
 import click
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 import psutil
 
-from model_store import ModelStore
+from model_store import ModelStore, StoredModel
 from service.engine import Engine, session_options
+from service.fitting import fitted
 from service.header import Header, Limits, inspect
 from service.settings import Settings
 from service.throughput import Target, direct, post, run_throughput, synthetic_frame
@@ -35,6 +37,8 @@ def run_bench(settings: Settings, image: Path | None, requests: int, seconds: fl
     """Print the tables; `image` defaults to a synthetic noisy 1280x720 JPEG."""
     data = image.read_bytes() if image else synthetic_frame(1280, 720)
     stored = ModelStore(settings.model_store).resolve(settings.default_model)
+    if not (stored.card.takes_image and stored.card.gives_image):
+        raise click.UsageError(f"{stored.card.label} is not for images; set QUIETFRAME_DEFAULT_MODEL")
     limits = Limits(settings.formats, settings.max_pixels, settings.max_side)
     header = inspect(data, limits)
     lanes = settings.lanes_per_worker
@@ -43,9 +47,7 @@ def run_bench(settings: Settings, image: Path | None, requests: int, seconds: fl
         f"{stored.card.label} in {engine.precision}, {header.width}x{header.height} {header.format},"
         f" {settings.threads_per_worker} threads, onnxruntime {ort.__version__}, {requests} requests"
     )
-    convolutions, everything = _profile(
-        stored.read_verified(engine.precision), settings.threads_per_worker, header
-    )
+    convolutions, everything = _profile(engine, stored, settings.threads_per_worker, header)
     click.echo(f"graph / its convolutions   {everything / convolutions:.3f}   ({everything:.0f} ms a run)")
     alone, together = _thumbnails(engine)
     click.echo(
@@ -71,7 +73,8 @@ def run_bench(settings: Settings, image: Path | None, requests: int, seconds: fl
 
 def _thumbnails(engine: Engine) -> tuple[float, float]:
     """Milliseconds an image, one by one and 32 together, median of interleaved runs."""
-    images = np.random.default_rng(0).integers(0, 256, (32, 64, 64, 3), np.uint8)
+    sides = [side if isinstance(side, int) else 64 for side in engine.card.inputs[0].shape[1:]]
+    images = np.random.default_rng(0).integers(0, 256, (32, *sides), np.uint8)
     ones = np.ones(len(images), np.float32)
     alone, together = [], []
     for _ in range(12):
@@ -87,18 +90,26 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def _profile(model: bytes, threads: int, header: Header) -> tuple[float, float]:
-    """Milliseconds a run in convolution nodes and in all nodes, by ONNX Runtime's own profiler."""
+def _profile(engine: Engine, stored: StoredModel, threads: int, header: Header) -> tuple[float, float]:
+    """Milliseconds a run in convolution nodes and in all nodes, by ONNX Runtime's own profiler.
+
+    Raises:
+        BadImageError: the model takes images of another size only.
+    """
+    rng = np.random.default_rng(0)
+    frame = fitted(rng.integers(0, 256, (header.height, header.width, 3), np.uint8), stored.card)
+    feeds: dict[str, npt.NDArray[np.generic]] = {stored.card.inputs[0].name: frame[None]}
+    if stored.card.takes_strength:
+        feeds["strength"] = np.ones(1, np.float32)
+    model = stored.read_verified(engine.precision)
     options = session_options(threads)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = f"{folder}/profile"
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        rng = np.random.default_rng(0)
-        image = rng.integers(0, 256, (1, header.height, header.width, 3), np.uint8)
         runs = 6
         for _ in range(runs):
-            session.run(None, {"image": image, "strength": np.ones(1, np.float32)})
+            session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
     spent: Counter[str] = Counter()
     for event in events:
@@ -122,15 +133,22 @@ def _memory(process: psutil.Process) -> int:
 
 @contextmanager
 def _server() -> Iterator[tuple[psutil.Process, tuple[int, int], float]]:
-    """A service of our own on free loopback ports, HTTP and gRPC, and its seconds from start to ready."""
+    """A service of our own on free loopback ports, HTTP and gRPC, and its seconds from start to ready.
+
+    Plain and open to all on this machine, whatever the environment says of TLS and tokens.
+    """
     with socket.socket() as first, socket.socket() as second:
         for probe in (first, second):
             probe.bind(("127.0.0.1", 0))
         port, grpc_port = (int(probe.getsockname()[1]) for probe in (first, second))
     ports = ["--port", str(port), "--grpc-port", str(grpc_port)]
     command = [sys.executable, "-m", "service.cli", "serve", *ports]
+    closed = ("QUIETFRAME_TLS_CERT", "QUIETFRAME_TLS_KEY", "QUIETFRAME_TOKENS")
+    environment = {name: value for name, value in os.environ.items() if name.upper() not in closed}
     begun = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    ) as process:
         try:
             while not _is_ready(port):
                 if process.poll() is not None or time.perf_counter() - begun > _START_TIMEOUT_S:

@@ -12,7 +12,13 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from service.admission import Buffer
-from service.errors import BadParameterError, BodyTooLargeError, ClientGoneError, DeadlineError
+from service.errors import (
+    BadParameterError,
+    BodyTooLargeError,
+    ClientGoneError,
+    DeadlineError,
+    FormatNotAllowedError,
+)
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -38,6 +44,7 @@ async def read_body(request: Request, settings: Settings, buffer: Buffer) -> byt
     """The bytes of the body.
 
     Raises:
+        FormatNotAllowedError: it is compressed as a whole.
         BodyTooLargeError: as soon as the declared or received size is over `max_body_bytes`.
         QueueFullError: the bodies that others send leave no room for this one.
         DeadlineError: it did not arrive within `timeout_s`.
@@ -99,6 +106,8 @@ async def _read_all(stream: AsyncGenerator[bytes, None]) -> bytes:
 
 
 async def _bounded(request: Request, settings: Settings, buffer: Buffer) -> AsyncGenerator[bytes, None]:
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise FormatNotAllowedError("Compressed bodies are not read; images are compressed already")
     limit = settings.max_body_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:

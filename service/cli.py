@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import socket
 import ssl
 import sys
 import tempfile
@@ -13,10 +12,11 @@ from typing import Any, Literal, get_args
 
 import click
 
-from model_store import ModelStore, StoreError
+from model_store import StoreError
 from service.cli_models import models
 from service.cli_options import STORE, chosen_store, set_settings
 from service.errors import ServiceError, StartError
+from service.preflight import check_certificate, check_model, check_ports
 from service.settings import ImageFormat, Settings, load_settings
 from service.tracing import check_tracing
 
@@ -51,10 +51,9 @@ def serve(**options: Any) -> None:
     """Start the service, HTTP and gRPC. Every QUIETFRAME_* variable of service/settings.py applies."""
     set_settings(options)
     settings = load_settings()
-    _check_port_is_free(settings.host, settings.port, "--port")
-    if settings.grpc_port:
-        _check_port_is_free(settings.host, settings.grpc_port, "--grpc-port")
-    _check_model(settings)
+    check_ports(settings)
+    check_certificate(settings)
+    check_model(settings)
     check_tracing()
     command = [sys.executable, "-m", "bentoml", "serve", "service.app:Quietframe"]
     # The package's own folder, or a folder `service` where the command is given would shadow it.
@@ -281,31 +280,6 @@ def _private_folder(port: int) -> str:
     except OSError as error:
         raise StartError(f"{folder} cannot be made: {error.strerror}; set TMPDIR or BENTOML_HOME") from None
     raise StartError(f"{folder} belongs to somebody else; set BENTOML_HOME to a folder of yours")
-
-
-def _check_model(settings: Settings) -> None:
-    """What would fail in the worker fails here, once and readably."""
-    from service.engines import Engines
-
-    Engines(
-        ModelStore(settings.model_store),
-        settings.default_model,
-        settings.device,
-        settings.threads_per_worker,
-        precision=settings.precision,
-    )
-
-
-def _check_port_is_free(host: str, port: int, option: str) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        raise StartError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another {option}"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from service import control, oip, oip_models
 from service.answer import Answer
 from service.body import client_timeout, read_body, while_connected
-from service.errors import BadParameterError, BodyTooLargeError, DrainingError, ServiceError
+from service.errors import BodyTooLargeError, DrainingError, ServiceError
 from service.oip_json import HEADER_LENGTH, from_message, parse, to_message
 from service.pipeline import Pipeline
 
@@ -110,8 +110,6 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
     binary form files stand in `data` as base64. `id`, which the answer repeats, has at most 256 characters.
     """
     pipeline = pipeline_of(request)
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise BadParameterError("Compressed bodies are not read; images are compressed already")
     with pipeline.admission.body() as buffer:
         body = await read_body(request, pipeline.settings, buffer)
         length = request.headers.get(HEADER_LENGTH)

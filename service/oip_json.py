@@ -62,7 +62,7 @@ def to_message(body: bytes, header_length: str | None, name: str, version: str) 
         BadParameterError: it is not such a request.
         BodyTooLargeError: the JSON part is so long that reading it would hold up others.
     """
-    length = _length_ofparse(body, header_length)
+    length = _length_of_json(body, header_length)
     try:
         asked = InferJson.model_validate(parse(body[:length]))
         return _translated(asked, body, length, name, version), asked
@@ -74,7 +74,7 @@ def to_message(body: bytes, header_length: str | None, name: str, version: str) 
         raise BadParameterError("A number or text of the request cannot be represented") from None
 
 
-def _length_ofparse(body: bytes, header_length: str | None) -> int:
+def _length_of_json(body: bytes, header_length: str | None) -> int:
     length = len(body)
     if header_length is not None:
         if not re.fullmatch("[0-9]{1,9}", header_length) or int(header_length) > len(body):
@@ -131,10 +131,10 @@ def _raw(tensor: _Tensor) -> bytes:
     """JSON `data`, nested or flat, as the bytes of a binary tensor."""
     if not isinstance(tensor.data, list):
         raise BadParameterError(f"{tensor.name} has neither `data` nor binary data")
-    if tensor.datatype == "BYTES":
-        return b"".join(_file(tensor.name, each) for each in tensor.data)
     with suppress(KeyError, ValueError, TypeError, OverflowError):
         values = np.array(tensor.data, np.object_)  # NumPy would make a level of 0.99, "7" and true
+        if tensor.datatype == "BYTES":
+            return b"".join(_file(tensor.name, each) for each in values.flat)
         if set(map(type, values.flat)) <= _NUMBERS[tensor.datatype]:
             return values.astype(_DTYPES[tensor.datatype]).tobytes()
     raise BadParameterError(f"{tensor.name}: `data` does not hold {tensor.datatype[:20]} values")

@@ -3,8 +3,10 @@
 Each is set by the environment variable QUIETFRAME_<NAME>, e.g. QUIETFRAME_PORT=8080.
 """
 
+import difflib
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,6 +24,10 @@ from service.errors import StartError
 from service.precision import PrecisionChoice
 
 ImageFormat = Literal["jpeg", "png", "webp", "bmp", "tiff"]
+_PREFIX = "QUIETFRAME_"
+_OF_OTHERS = frozenset({"CLIENT_TOKEN", "DATA_DIR"})  # of `quietframe video`, of training
+# What Kubernetes gives every pod beside a service of our name.
+_SERVICE_LINK = re.compile(r"(PORT_\d+_.+|SERVICE_(HOST|PORT).*)")
 _SHORTEST_TOKEN = 16
 _EXAMPLES = {"formats": '["jpeg", "png"]', "tokens": '["the output of openssl rand -hex 32"]'}
 
@@ -36,7 +42,7 @@ class _Environment(EnvSettingsSource):
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="QUIETFRAME_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
 
     host: str = Field("127.0.0.1", description="IP address to listen on; 0.0.0.0 for every interface")
     port: int = Field(3000, ge=1, le=65535, description="HTTP port")
@@ -188,12 +194,30 @@ def load_settings() -> Settings:
     """Read the environment.
 
     Raises:
-        StartError: a variable has an impossible value (each named).
+        StartError: a variable has an impossible value, or is none of ours (each named).
     """
+    troubles = _unknown()
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
-        raise StartError("; ".join(map(_spelled, error.errors()))) from None
+        troubles += map(_spelled, error.errors())
+    if troubles:
+        raise StartError("; ".join(troubles))
+    return settings
+
+
+def _unknown() -> list[str]:
+    """What is misspelled: the service would start without it, and it may have been meant for its tokens."""
+    known = {*map(str.upper, Settings.model_fields), *_OF_OTHERS}
+    given = [name for name in os.environ if name.upper().startswith(_PREFIX)]
+    troubles = []
+    for name in given:
+        bare = name.upper().removeprefix(_PREFIX)
+        if bare not in known and not _SERVICE_LINK.fullmatch(bare):
+            close = difflib.get_close_matches(bare, known, 1)
+            hint = f"did you mean {_PREFIX}{close[0]}?" if close else "service/settings.py has them all"
+            troubles.append(f"{name}: no such setting; {hint}")
+    return troubles
 
 
 def _from_home(path: Path) -> Path:
@@ -206,7 +230,7 @@ def _from_home(path: Path) -> Path:
 def _spelled(problem: Any) -> str:
     """One line that does not show the value, which may be a token."""
     fields = problem["loc"][:1]
-    name = "".join(f"QUIETFRAME_{each.upper()}: " for each in fields)
+    name = "".join(f"{_PREFIX}{each.upper()}: " for each in fields)
     if problem["type"] == "frozen_set_type":
         return f"{name}not a JSON list; write {_EXAMPLES[fields[0]]}"
     return f"{name}{problem['msg']}"

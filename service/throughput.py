@@ -18,6 +18,7 @@ from PIL import Image
 
 from service import codec, oip_models
 from service.engine import Engine
+from service.fitting import fitted
 from service.header import Limits, inspect
 from service.settings import Settings
 
@@ -85,7 +86,7 @@ def direct(engine: Engine, data: bytes, settings: Settings, lane: int | None) ->
     limits = Limits(settings.formats, settings.max_pixels, settings.max_side)
     header = inspect(data, limits)
     picture = codec.decode(data, header)
-    pixels = engine.run(picture.pixels[None], np.ones(1, np.float32), lane)[0]
+    pixels = engine.run(fitted(picture.pixels, engine.card)[None], np.ones(1, np.float32), lane)[0]
     codec.encode(codec.Picture(pixels), header.format, settings.jpeg_quality)
 
 

@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 
-from training.checkpoint_io import AtomicCheckpointIO
 from training.errors import DataError
 from training.export import Effort, read_run
+from training.fit import Denoiser, write_finished
 
 
 def average(runs: Sequence[Path], into: Path) -> Path:
     """Write a run whose weights are the mean of those of `runs`; one that is named twice counts twice.
 
-    Recipe, effort and images are those of the first; the others are told of as `averaged_with`.
+    Recipe, effort and images are those of the first; the others are told of as `averaged_with`, and whose
+    images they learned from is told, too. It cannot be trained further, but another run begun with it.
 
     Returns:
         Its checkpoint.
@@ -40,9 +41,18 @@ def average(runs: Sequence[Path], into: Path) -> Path:
             raise DataError(f"{run} has other weights than {runs[0]}, and no mean with it")
     states = [checkpoint["state_dict"] for _, checkpoint in read]
     weights = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
-    others = [Effort.of_checkpoint(checkpoint).told(theirs) for theirs, checkpoint in read[1:]]
-    earlier = [*first["earlier"], {"averaged_with": others}]
-    AtomicCheckpointIO().save_checkpoint({**first, "state_dict": weights, "earlier": earlier}, last)
+    efforts = [Effort.of_checkpoint(checkpoint) for _, checkpoint in read]
+    others = [effort.told(theirs) for effort, (theirs, _) in zip(efforts, read, strict=True)][1:]
+    provenance = efforts[0].provenance
+    for effort in efforts[1:]:
+        theirs = effort.own_provenance.after(effort.provenance)
+        provenance = theirs.after(provenance)
+    mean = Denoiser(recipe)
+    mean.on_load_checkpoint(first)
+    mean.load_state_dict(weights)
+    mean.photographs, mean.own_provenance = efforts[0].photographs, efforts[0].own_provenance
+    mean.earlier, mean.provenance = [*first["earlier"], {"averaged_with": others}], provenance
+    write_finished(mean, last)
     return last
 
 

@@ -100,7 +100,7 @@ class Conv(Network):
 
 
 class Latent2(Network):
-    """An image through two numbers: 32x32 becomes 512 times smaller (layers of Hinton & Salakhutdinov 2006).
+    """An image through two numbers: 32x32 becomes 512 times smaller (after Hinton & Salakhutdinov 2006).
 
     Args:
         hidden: units of the encoder's layers; the decoder has them the other way round.

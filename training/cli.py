@@ -10,7 +10,8 @@ from training.errors import TrainingError
 from training.evaluate_cli import evaluate
 from training.options import DATA_DIR_OPTION, FOLDER, NEW_FOLDER, SEED
 from training.plot_cli import plot
-from training.recipe import changed, load_recipe
+from training.recipe import Recipe, changed, load_recipe
+from training.recipe_parts import PhotosRecipe
 from training.variants_cli import bf16, fp16, quantise
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -78,8 +79,17 @@ def fit(
     loaded = changed(load_recipe(recipe), **({"epochs": None} if steps else {}), **given)
     begun = begun_with(begin_with) if begin_with else None
     folder = run or Path("runs") / loaded.name
-    checkpoint = train(loaded, photos or data_dir, folder, begun=begun, workers=workers)
+    checkpoint = train(loaded, _data(loaded, photos, data_dir), folder, begun=begun, workers=workers)
     click.echo(f"trained: {checkpoint}")
+
+
+def _data(recipe: Recipe, photos: Path | None, data_dir: Path | None) -> Path | None:
+    """The folder that the recipe trains on, where it is not its own cache."""
+    learns = photos if isinstance(recipe.data, PhotosRecipe) else data_dir
+    if learns is None and (photos or data_dir):
+        said = "photographs; give --photos" if data_dir else "no photographs; leave out --photos"
+        raise click.UsageError(f"{recipe.name} is trained on {said}")
+    return learns
 
 
 @main.command("own-camera")

@@ -135,7 +135,9 @@ def _make_room(file: Path) -> None:
 
 def _check_known(option: str, given: Sequence[str], known: Sequence[str]) -> None:
     if unknown := [name for name in given if name not in known]:
-        raise click.BadParameter(f"{unknown[0]!r}; there are: {', '.join(known)}", param_hint=option)
+        raise click.BadParameter(
+            f"{unknown[0]!r}; there are: {', '.join(map(repr, known))}", param_hint=option
+        )
 
 
 def _check_folders(folders: Sequence[Path]) -> None:

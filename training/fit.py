@@ -197,7 +197,11 @@ def fit(
     if last.exists():
         trained, checkpoint = read_checkpoint(last)
         _refuse_another_recipe(recipe, trained, run)
+        if "optimizer_states" not in checkpoint:
+            raise RecipeError(f"{run} is finished for good; give another --run, and --begin-with {run}")
         model.on_load_checkpoint(checkpoint)
+        if begun and begun.earlier != model.earlier:
+            raise RecipeError(f"{run} was begun with something else; give another --run, or no --begin-with")
     elif begun:
         model.begin_with(begun)
     batches = prepare(recipe, data)
@@ -218,6 +222,17 @@ def fit(
             weights_only=True,
         )
     return last
+
+
+def write_finished(model: Denoiser, last: Path) -> None:
+    """The checkpoint of a run that is over: it can be exported and begun with, but not gone on with.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    checkpoint: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(checkpoint)
+    AtomicCheckpointIO().save_checkpoint(checkpoint, last)
 
 
 def read_checkpoint(path: Path) -> tuple[Recipe, dict[str, Any]]:

@@ -3,13 +3,10 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from training.data import read_photos
 from training.errors import DataError, NotBetterError
-from training.fit import Begun, Denoiser
+from training.fit import Begun, Denoiser, write_finished
 from training.networks import ResidualUNet
 from training.provenance import of_photographs
 from training.recipe import Recipe
@@ -66,7 +63,7 @@ def adapt(
     model.seconds_done = time.monotonic() - started
     model.own_provenance = of_photographs(frames, outcome.learned_from)
     model.earlier, model.provenance = begun.earlier, begun.provenance
-    _write(last, model)
+    write_finished(model, last)
     return outcome
 
 
@@ -89,16 +86,3 @@ def _recipe(base: Recipe, tuning: Tuning, frames: int) -> Recipe:
         "fit": fit,
     }
     return base.model_copy(update=change)
-
-
-def _write(path: Path, model: Denoiser) -> None:
-    content: dict[str, Any] = {"state_dict": model.state_dict()}
-    model.on_save_checkpoint(content)
-    draft = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, draft)
-        draft.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a failed write into the latter
-        draft.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written ({error})") from None

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -90,12 +90,14 @@ def load_recipe(name_or_path: str) -> Recipe:
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
         raise RecipeError(f"no recipe {name_or_path}; there are: {known}, or a path to a .toml") from None
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not valid TOML: {error}") from None
     try:
         return Recipe.model_validate(spelled)
     except ValidationError as error:
-        wrong = "\n".join(f"  {_where(each['loc'])}: {_what(each)}" for each in error.errors())
+        wrong = "\n".join(f"  {_where(each['loc'])}: {_what(each)}" for each in _own(error.errors()))
         raise RecipeError(f"{path} is not a valid recipe:\n{wrong}") from None
 
 
@@ -111,6 +113,15 @@ def changed(recipe: Recipe, **fit: Any) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         raise RecipeError(f"{_where(first['loc'])}: {_what(first)}") from None
+
+
+def _own(problems: Sequence[Any]) -> Iterator[Any]:
+    """Without those of a list that seems too short only because what is in it is wrong."""
+    for each in problems:
+        place = each["loc"]
+        inside = any(other["loc"][: len(place)] == place for other in problems if other is not each)
+        if not (each["type"] == "too_short" and inside):
+            yield each
 
 
 def _where(location: tuple[int | str, ...]) -> str:

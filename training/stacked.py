@@ -1,4 +1,4 @@
-"""Stacked denoising autoencoders, trained greedily layer by layer (Vincent et al. 2010, section 3.3)."""
+"""Stacked denoising autoencoders, trained greedily layer by layer (Vincent et al. 2010, section 3.5)."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -197,6 +197,8 @@ def test_requests_that_cannot_be_represented(server: Server, photo: Pixels) -> N
         (422, "length of the JSON", {"inputs": [small]}, {"Inference-Header-Content-Length": "9" * 5000}),
         (422, "binary_data", {"inputs": [large], "outputs": [{"name": "denoised"}]}, {}),
         (200, "", {"inputs": [large], "parameters": {"format": "bmp"}}, {}),
+        (200, "", {"inputs": [{**large, "shape": [1, 1], "data": [[file]]}]}, {}),
+        (415, "compressed", {"inputs": [small]}, {"Content-Encoding": "gzip"}),
         (422, "binary_data", {"inputs": [three], "parameters": {"format": "bmp"}}, {}),
         (413, "binary", {"inputs": [small], "padding": "x" * 2**23}, {}),
         (422, "JSON", "{", {}),

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,7 @@ def test_the_service_takes_the_environment_and_has_the_time_to_drain(
     for each in container["env"]:
         if "value" in each:
             monkeypatch.setenv(each["name"], each["value"].replace("/tls/", f"{tmp_path}/"))
+            assert not re.fullmatch(r"[0-9.]+e\+[0-9]+", each["value"])  # as Helm writes large numbers
     settings = Settings()
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     assert (settings.port, settings.grpc_port, settings.host) == (ports["http"], ports["grpc"], "0.0.0.0")
@@ -138,6 +140,9 @@ def test_the_pod_may_do_nothing_but_serve(case: Path) -> None:
         ("ingress.enabled=true", "ingress.host"),
         ("podDisruptionBudget.maxUnavailable=0", "podDisruptionBudget.maxUnavailable"),
         ("autoscaler.kind=vpa", "autoscaler.kind"),
+        ("grace=5,timeout=5,drainDelay=10", "drainDelay is part of grace"),
+        ("autoscaler.kind=keda", "set serviceMonitor.enabled=true"),
+        ("prometheusRule.enabled=true", "set serviceMonitor.enabled=true"),
         ("autoscaler.minReplicas=11", "autoscaler.minReplicas is larger than autoscaler.maxReplicas"),
     ],
 )

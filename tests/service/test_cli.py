@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import socket
@@ -103,6 +104,22 @@ def test_a_certificate_may_be_named_from_any_folder_and_be_renewed(
         assert str(cert) in command.split("\0")  # the link, which a worker that starts anew follows anew
 
 
+def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=localhost"]
+    for name, encrypted in (
+        ("one", ["-nodes"]),
+        ("other", ["-nodes"]),
+        ("locked", ["-passout", "pass:secret"]),
+    ):
+        files = ["-keyout", f"{name}.key", "-out", f"{name}.pem"]
+        subprocess.run([*request, *encrypted, *files], check=True, capture_output=True, cwd=tmp_path)
+    for cert, key in (("one.pem", "other.key"), ("locked.pem", "locked.key"), ("one.key", "one.pem")):
+        done = quietframe("serve", TLS_CERT=str(tmp_path / cert), TLS_KEY=str(tmp_path / key))
+        assert done.returncode == 1
+        assert f"QUIETFRAME_TLS_KEY {tmp_path / key} cannot be used" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "value", ["verysecret-verysecret", "", "[verysecret-verysecret", '"verysecret"', "17"]
 )
@@ -198,6 +215,15 @@ def test_a_broken_version_hides_no_other(tmp_path: Path) -> None:
         assert "mnist-conv/1/card.json is not a valid card" in done.stderr
     assert quietframe("models", "verify", "mnist-linear", "--store", tmp_path).returncode == 0
     assert quietframe("models", "verify", "mnist-dense", "--store", tmp_path).returncode == 1
+
+
+def test_a_bench_takes_the_model_and_the_image_that_there_are(tmp_path: Path) -> None:
+    Image.fromarray(np.full((64, 96), 90, np.uint8)).save(tmp_path / "gray.jpg")
+    options = ("--requests", 1, "--seconds", 0)
+    tokens = json.dumps(["one that the bench does not have"])
+    done = quietframe("bench", tmp_path / "gray.jpg", *options, DEFAULT_MODEL="mnist-conv", TOKENS=tokens)
+    assert done.returncode == 0, done.stderr
+    assert "HTTP / direct" in done.stdout
 
 
 @pytest.mark.parametrize("failing", [0, 2])

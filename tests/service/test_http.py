@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import gzip
 import io
 import socket
 import time
@@ -166,6 +167,8 @@ def test_the_error_table(client: httpx.Client, noisy: Pixels) -> None:
     assert_problem(post("/v1/denoise", content=b"plain text"), 422, "bad-image")
     assert_problem(post("/v1/denoise", content=jpeg[:2000]), 422, "bad-image")
     assert_problem(post("/v1/denoise", content=gif), 415, "format-not-allowed")
+    zipped = post("/v1/denoise", content=gzip.compress(small), headers={"Content-Encoding": "gzip"})
+    assert_problem(zipped, 415, "format-not-allowed")
     assert_problem(post("/v1/denoise", content=claims(13000, 13000)), 422, "image-too-large")
     assert_problem(post("/v1/denoise?model=nobody", content=small), 404, "unknown-model")
     assert_problem(post("/v1/denoise?model=frames-balanced:999", content=small), 404, "unknown-model")

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.settings import Settings
+from service.errors import StartError
+from service.settings import Settings, load_settings
 from tests.service.test_cli import quietframe
 
 PORTS = st.integers(1, 65535)
@@ -28,3 +29,16 @@ def test_serve_on_the_port_of_grpc_says_what_to_set(monkeypatch: pytest.MonkeyPa
     assert done.returncode == 1
     assert "port and grpc_port are both 3001; set another QUIETFRAME_GRPC_PORT, or 0" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_misspelled_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUIETFRAME_PORT_3000_TCP_ADDR", "10.0.0.1")  # Kubernetes has given it
+    monkeypatch.setenv("quietframe_max_side", "100")
+    assert load_settings().max_side == 100
+    monkeypatch.setenv("QUIETFRAME_TOKEN", "of a clear mind and 16 characters")
+    monkeypatch.setenv("QUIETFRAME_PORT", "0")
+    with pytest.raises(
+        StartError, match=r"did you mean QUIETFRAME_TOKENS\?; QUIETFRAME_PORT: .*greater"
+    ) as error:
+        load_settings()
+    assert "mind" not in str(error.value)

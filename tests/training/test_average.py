@@ -12,10 +12,10 @@ from tests.training.test_fit import weights
 from training.average import average
 from training.begin import begun_with
 from training.cli import main
-from training.errors import DataError
-from training.export import export_run
+from training.errors import DataError, RecipeError
+from training.export import export_run, load_run
 from training.fit import fit
-from training.recipe import Recipe
+from training.recipe import Recipe, changed
 
 
 @pytest.fixture
@@ -43,6 +43,8 @@ def test_it_is_the_mean_and_says_whose(ends: list[Path], photos: Path, tmp_path:
     *begun, others = told["earlier"]
     assert [each["steps"] for each in begun] == [4]
     assert [(each["fit"]["seed"], each["steps"]) for each in others["averaged_with"]] == [(2, 2)]
+    with pytest.raises(RecipeError, match="--begin-with"):
+        fit(changed(load_run(tmp_path / "mean")[0], steps=9), photos, tmp_path / "mean", workers=0)
     assert "weights averaged with those of 1 run beside the last" in card_markdown(stored.card)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from model_store import ModelStore, TrainingData
+from training.average import average
 from training.begin import begun_with
 from training.errors import DataError
 from training.export import export_run, load_run
@@ -107,6 +108,11 @@ def test_a_run_passes_on_whose_photographs_it_was_given_itself(
     fit(recipe, second, tmp_path / "b", begun=begun_with(str(tmp_path / "a")), workers=0)
     fit(changed(recipe, steps=8), second, tmp_path / "b", workers=0)
     assert named_by(tmp_path / "b", second) == (["MIT", "CC-BY-4.0, CC0-1.0"], [*ours, *theirs])
+    fit(recipe, first, tmp_path / "d", workers=0)
+    average([tmp_path / "b", tmp_path / "d"], tmp_path / "mean")
+    assert named_by(tmp_path / "mean", second) == (["MIT", "CC-BY-4.0, CC0-1.0"], [*ours, *theirs])
+    average([tmp_path / "d", tmp_path / "b"], tmp_path / "other")
+    assert sorted(named_by(tmp_path / "other", first)[1]) == sorted([*ours, *theirs])
     fit(recipe, first, tmp_path / "c", begun=begun_with(str(tmp_path / "b")), workers=0)
     assert named_by(tmp_path / "c", first) == (["CC-BY-4.0, CC0-1.0", "MIT"], [*theirs, *ours])
 

@@ -52,6 +52,25 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: tuple[str, str], said: s
     with pytest.raises(RecipeError) as error:
         load_recipe(str(file))
     assert said in str(error.value)
+    assert "at least 1 item" not in str(error.value)
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").mkdir()
+    with pytest.raises(RecipeError, match=r"mine.toml cannot be read \(Is a directory\)"):
+        load_recipe(str(tmp_path / "mine.toml"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option", "said"),
+    [("frames-fast", "--data-dir", "give --photos"), ("mnist-conv", "--photos", "leave out --photos")],
+)
+def test_a_folder_of_what_the_recipe_does_not_train_on_is_refused(
+    tmp_path: Path, recipe: str, option: str, said: str
+) -> None:
+    done = CliRunner().invoke(main, ["fit", recipe, option, str(tmp_path), "--run", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert said in done.output
 
 
 def test_an_unknown_recipe_says_which_there_are() -> None:

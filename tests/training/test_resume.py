@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor
 
 from tests.training.test_fit import spelled, weights
+from training.begin import begun_with
 from training.checkpoint_io import AtomicCheckpointIO
 from training.errors import DataError, DivergedError, RecipeError
 from training.export import load_run
 from training.fit import Denoiser, fit
 from training.losses import LOSSES
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, changed, load_recipe
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -41,6 +43,16 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not(
     fit(recipe, photos, tmp_path / "broken", workers=workers)
     for ours, theirs in zip(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_run_does_not_change_what_it_was_begun_with(spiral: dict[str, Any], tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(spiral)
+    begun = begun_with(str(fit(recipe, None, tmp_path / "first").parent))
+    last = fit(recipe, None, tmp_path / "run", begun=begun)
+    longer = changed(recipe, steps=2 * spiral["fit"]["steps"])
+    with pytest.raises(RecipeError, match="begun with something else"):
+        fit(longer, None, last.parent, begun=replace(begun, earlier=[{"model": "another/1"}]))
+    assert fit(longer, None, last.parent, begun=begun) == last
 
 
 def test_a_run_killed_at_once_goes_on_to_the_same_weights(spiral: dict[str, Any], tmp_path: Path) -> None:

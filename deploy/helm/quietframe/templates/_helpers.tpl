@@ -25,9 +25,21 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
 {{- end }}
 
-{{- /* preStop, then the longer of what accepted work may take, then five seconds for BentoML to end. */}}
+{{- /* What was accepted just before SIGTERM has its whole time. */}}
+{{- define "quietframe.grace" -}}
+{{- maxf .Values.grace .Values.timeout }}
+{{- end }}
+
+{{- /* preStop, then what accepted work may take, then five seconds for BentoML to end. */}}
 {{- define "quietframe.terminationGrace" -}}
-{{- add (ceil .Values.preStop) (ceil (maxf .Values.grace .Values.timeout)) 5 }}
+{{- add (ceil .Values.preStop) (ceil (float64 (include "quietframe.grace" .))) 5 }}
+{{- end }}
+
+{{- /* The one who asks Prometheus for `quietframe.series` says so here. */}}
+{{- define "quietframe.needsMonitor" -}}
+{{- if not (or .root.Values.serviceMonitor.enabled .root.Values.serviceMonitor.own) }}
+{{- fail (printf "%s asks Prometheus for series that a ServiceMonitor brings; set serviceMonitor.enabled=true, or serviceMonitor.own=true where one of yours does" .who) }}
+{{- end }}
 {{- end }}
 
 {{- define "quietframe.scheme" -}}
