@@ -19,7 +19,6 @@ from model_store import (
 from service.errors import StartError
 from service.precision import PrecisionChoice, choose_precision
 
-Pixels = npt.NDArray[np.uint8]
 Samples = npt.NDArray[Any]  # uint8 pixels, or float32 numbers of a code or of points
 
 

@@ -107,8 +107,8 @@ Graph {sha256}. Everything ran on the same images in one run, with {threads} thr
 ## Noise
 
 PSNR in dB / SSIM, means; noise is seeded by an image's place in its folder and clipped to 8 bits. Gray
-images are three equal channels. SSIM is scikit-image's default: even windows of 7x7 pixels, a mean over colours. A dash: no answer for some of the images, as where a peer must be told a
-noise that nobody knows.
+images are three equal channels. SSIM is scikit-image's default: even windows of 7x7 pixels, a mean over
+colours. A dash: no answer for some of the images, as where a peer must be told a noise that nobody knows.
 
 {rows}
 
