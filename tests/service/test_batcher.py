@@ -23,7 +23,7 @@ class HeldEngine:
         self.gate = threading.Event()
         self.batches: list[int] = []
         self.lanes: list[int | None] = []
-        self.card = SimpleNamespace(label="held/1")
+        self.card = SimpleNamespace(label="held/1", scale=1)
 
     def run(self, images: Pixels, strength: npt.NDArray[np.float32], lane: int | None) -> Pixels:
         self.gate.wait()

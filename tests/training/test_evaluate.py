@@ -254,8 +254,8 @@ def test_the_suite_writes_tables_and_pictures(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--without", "dncnn"], "'dncnn'; there are: nlm, wavelet, bm3d"),
-        (["--only", "rain"], f"'rain'; there are: {', '.join(STANDARD)}"),
+        (["--without", "dncnn"], "'dncnn'; there are: 'nlm', 'wavelet', 'bm3d'"),
+        (["--only", "rain"], f"'rain'; there are: {', '.join(map(repr, STANDARD))}"),
         (["--model", "mnist-conv:1", "--model", "mnist-conv"], "mnist-conv/1 is named twice"),
         (["--suite", "standard"], "name folders of clean ones"),
         (["--suite", "standard", "a/clean", "b/clean"], "two folders are called clean"),
