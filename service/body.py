@@ -106,7 +106,7 @@ async def _read_all(stream: AsyncGenerator[bytes, None]) -> bytes:
 
 
 async def _bounded(request: Request, settings: Settings, buffer: Buffer) -> AsyncGenerator[bytes, None]:
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise FormatNotAllowedError("Compressed bodies are not read; images are compressed already")
     limit = settings.max_body_bytes
     declared = request.headers.get("content-length", "")

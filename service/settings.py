@@ -26,8 +26,8 @@ from service.precision import PrecisionChoice
 ImageFormat = Literal["jpeg", "png", "webp", "bmp", "tiff"]
 _PREFIX = "QUIETFRAME_"
 _OF_OTHERS = frozenset({"CLIENT_TOKEN", "DATA_DIR"})  # of `quietframe video`, of training
-# What Kubernetes gives every pod beside a service of our name.
-_SERVICE_LINK = re.compile(r"(PORT_\d+_.+|SERVICE_(HOST|PORT).*)")
+# What Kubernetes gives every pod beside a service whose name begins with ours, such as quietframe-night.
+_SERVICE_LINK = re.compile(r"(.+_)?(PORT_\d+_.+|SERVICE_(HOST|PORT).*)=.*|.+_PORT=(tcp|udp|sctp)://.+")
 _SHORTEST_TOKEN = 16
 _EXAMPLES = {"formats": '["jpeg", "png"]', "tokens": '["the output of openssl rand -hex 32"]'}
 
@@ -209,11 +209,11 @@ def load_settings() -> Settings:
 def _unknown() -> list[str]:
     """What is misspelled: the service would start without it, and it may have been meant for its tokens."""
     known = {*map(str.upper, Settings.model_fields), *_OF_OTHERS}
-    given = [name for name in os.environ if name.upper().startswith(_PREFIX)]
+    given = {name: value for name, value in os.environ.items() if name.upper().startswith(_PREFIX)}
     troubles = []
-    for name in given:
+    for name, value in given.items():
         bare = name.upper().removeprefix(_PREFIX)
-        if bare not in known and not _SERVICE_LINK.fullmatch(bare):
+        if bare not in known and not _SERVICE_LINK.fullmatch(f"{bare}={value}"):
             close = difflib.get_close_matches(bare, known, 1)
             hint = f"did you mean {_PREFIX}{close[0]}?" if close else "service/settings.py has them all"
             troubles.append(f"{name}: no such setting; {hint}")

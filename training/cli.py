@@ -85,11 +85,12 @@ def fit(
 
 def _data(recipe: Recipe, photos: Path | None, data_dir: Path | None) -> Path | None:
     """The folder that the recipe trains on, where it is not its own cache."""
-    learns = photos if isinstance(recipe.data, PhotosRecipe) else data_dir
-    if learns is None and (photos or data_dir):
-        said = "photographs; give --photos" if data_dir else "no photographs; leave out --photos"
-        raise click.UsageError(f"{recipe.name} is trained on {said}")
-    return learns
+    of_photographs = isinstance(recipe.data, PhotosRecipe)
+    if of_photographs and data_dir:
+        raise click.UsageError(f"{recipe.name} is trained on photographs; give --photos, and no --data-dir")
+    if photos and not of_photographs:
+        raise click.UsageError(f"{recipe.name} is trained on no photographs; leave out --photos")
+    return photos or data_dir
 
 
 @main.command("own-camera")

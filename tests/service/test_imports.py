@@ -40,5 +40,5 @@ def test_the_rooms_keep_their_doors() -> None:
         assert "service" not in imports_of(file), file
     for file in (ROOT / "model_store").rglob("*.py"):
         assert not imports_of(file) & {"service", "training", "torch", "onnxruntime"}, file
-    for name in ("codec", "tiling", "engine", "batcher"):
+    for name in ("header", "codec", "tiling", "engine", "batcher"):
         assert not imports_of(ROOT / "service" / f"{name}.py") & {"fastapi", "starlette", "grpc"}, name

@@ -62,13 +62,19 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "option", "said"),
-    [("frames-fast", "--data-dir", "give --photos"), ("mnist-conv", "--photos", "leave out --photos")],
+    ("recipe", "options", "said"),
+    [
+        ("frames-fast", ["--data-dir"], "give --photos"),
+        ("frames-fast", ["--data-dir", "--photos"], "no --data-dir"),
+        ("mnist-conv", ["--photos"], "leave out --photos"),
+        ("mnist-conv", ["--photos", "--data-dir"], "leave out --photos"),
+    ],
 )
 def test_a_folder_of_what_the_recipe_does_not_train_on_is_refused(
-    tmp_path: Path, recipe: str, option: str, said: str
+    tmp_path: Path, recipe: str, options: list[str], said: str
 ) -> None:
-    done = CliRunner().invoke(main, ["fit", recipe, option, str(tmp_path), "--run", str(tmp_path / "run")])
+    given = [each for option in options for each in (option, str(tmp_path))]
+    done = CliRunner().invoke(main, ["fit", recipe, *given, "--run", str(tmp_path / "run")])
     assert done.exit_code == 2
     assert said in done.output
 
