@@ -1,14 +1,17 @@
-"""An HTTP answer that is sent no faster than its client reads, and counted until it has."""
+"""What both HTTP interfaces answer with: the pipeline, and bytes sent no faster than the client reads."""
 
 import asyncio
 import logging
 from collections.abc import Mapping
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.errors import DrainingError
 from service.pipeline import Pipeline
 
+NOISE_HEADER = "X-Noise-Sigma"
 log = logging.getLogger(__name__)
 # Each send waits while more than about this is unsent, so this is what a client that does not read costs.
 _CHUNK = 64 * 2**10
@@ -36,3 +39,11 @@ class Answer(Response):
                     await send({"type": "http.response.body", "body": b""})
             except TimeoutError:
                 log.info("an answer was not read within %g s; the connection is closed", self._timeout_s)
+
+
+def pipeline_of(request: Request) -> Pipeline:
+    """Raises DrainingError while there is none yet."""
+    pipeline: Pipeline | None = request.app.state.pipeline
+    if pipeline is None:
+        raise DrainingError
+    return pipeline

@@ -16,12 +16,11 @@ from starlette.exceptions import HTTPException
 from model_store import ModelCard
 from service import codec, control, http_v2, metrics
 from service.accept import choose_format
-from service.answer import Answer
+from service.answer import NOISE_HEADER, Answer, pipeline_of
 from service.auth import Tokens
 from service.body import FIELD, client_timeout, read_image, while_connected
 from service.errors import BadParameterError, ServiceError
 from service.header import sniff
-from service.http_v2 import NOISE_SIGMA, pipeline_of
 from service.order import Denoised, Noise, Order
 from service.pipeline import Pipeline
 from service.settings import ImageFormat, Settings
@@ -45,7 +44,7 @@ class DenoiseQuery(BaseModel):
     )
     quality: int | None = Field(None, ge=1, le=100, description="of JPEG and WebP output")
     noise: Noise | None = Field(
-        None, description=f"`auto` measures the noise: the answer has `{NOISE_SIGMA}`"
+        None, description=f"`auto` measures the noise: the answer has `{NOISE_HEADER}`"
     )
 
 
@@ -140,7 +139,7 @@ async def index() -> RedirectResponse:
 
 def _headers(done: Denoised) -> dict[str, str]:
     timing = ", ".join(f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in done.seconds.items())
-    measured = {} if done.noise_sigma is None else {NOISE_SIGMA: f"{done.noise_sigma:.1f}"}
+    measured = {} if done.noise_sigma is None else {NOISE_HEADER: f"{done.noise_sigma:.1f}"}
     return {"Server-Timing": timing, "X-Model": done.card.label, "Vary": "Accept", **measured}
 
 
@@ -198,7 +197,7 @@ def _answers() -> dict[int | str, dict[str, Any]]:
     return {
         200: {
             "description": "The clean image",
-            "headers": {NOISE_SIGMA: {"description": _SIGMA_IS, "schema": {"type": "number"}}},
+            "headers": {NOISE_HEADER: {"description": _SIGMA_IS, "schema": {"type": "number"}}},
             "content": {media_type: {"schema": schema} for media_type in codec.MEDIA_TYPES.values()},
         },
         **{status: {"description": HTTPStatus(status).phrase, "content": problem} for status in errors},

@@ -7,25 +7,16 @@ from fastapi.responses import JSONResponse
 from google.protobuf import json_format
 
 from service import control, oip, oip_models
-from service.answer import Answer
+from service.answer import NOISE_HEADER, Answer, pipeline_of
 from service.body import client_timeout, read_body, while_connected
-from service.errors import BodyTooLargeError, DrainingError, ServiceError
+from service.errors import BodyTooLargeError, ServiceError
 from service.oip_json import HEADER_LENGTH, from_message, parse, to_message
 from service.pipeline import Pipeline
 
-NOISE_SIGMA = "X-Noise-Sigma"
 _MOST_INDEX = 2**16  # bytes of a request for it: reading JSON holds every other request
 
 health = APIRouter(prefix="/v2/health", tags=["Open Inference Protocol"])
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
-
-
-def pipeline_of(request: Request) -> Pipeline:
-    """Raises DrainingError while there is none yet."""
-    pipeline: Pipeline | None = request.app.state.pipeline
-    if pipeline is None:
-        raise DrainingError
-    return pipeline
 
 
 @router.get("")
@@ -122,7 +113,7 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
     request.state.model, request.state.reason = label, "ok"
     headers = {"X-Model": label, "Server-Timing": _timing(response)}
     if oip.NOISE_SIGMA in response.parameters:
-        headers[NOISE_SIGMA] = response.parameters[oip.NOISE_SIGMA].string_param
+        headers[NOISE_HEADER] = response.parameters[oip.NOISE_SIGMA].string_param
     if header_length is None:
         return Answer(content, "application/json", headers, pipeline)
     headers[HEADER_LENGTH.title()] = str(header_length)

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from model_store import ModelCard, ModelStore
 from training.corruption import AnyCorruption, Gaussian, Mixture, Photo, to_float, to_uint8
 from training.errors import DataError
+from training.evaluate import psnr
 from training.plots import Series
 
 LEVELS = (5.0, 10.0, 15.0, 25.0, 35.0, 50.0, 75.0, 100.0, 127.5, 180.0, 255.0)
@@ -82,19 +83,16 @@ def psnr_by_level(models: Sequence[Published], clean: Sequence[Photo], seed: int
             to_uint8(noise.apply(to_float(image), np.random.default_rng((seed, number))))
             for number, image in enumerate(clean)
         ]
-        found["noisy"].append(_psnr(noisy, clean))
+        found["noisy"].append(_mean_psnr(noisy, clean))
         for model in models:
-            found[model.card.label].append(_psnr([model(image) for image in noisy], clean))
+            found[model.card.label].append(_mean_psnr([model(image) for image in noisy], clean))
     return {name: Series(np.array(LEVELS), np.array(values)) for name, values in found.items()}
 
 
-def _psnr(images: Sequence[Photo], clean: Sequence[Photo]) -> float:
+def _mean_psnr(images: Sequence[Photo], clean: Sequence[Photo]) -> float:
     if images[0].shape != clean[0].shape:
         raise DataError("the level plot is for models whose output has the size of the input")
-    errors = [
-        np.square(image.astype(np.float64) - other).mean() for image, other in zip(images, clean, strict=True)
-    ]
-    return float(np.mean([10 * np.log10(255**2 / max(error, 1e-3)) for error in errors]))
+    return float(np.mean([psnr(*pair) for pair in zip(clean, images, strict=True)]))
 
 
 def decode_plane(
