@@ -14,7 +14,12 @@ def build_network(recipe: Recipe) -> Network:
     match recipe.network:
         case parts.UNetRecipe() as unet:
             return ResidualUNet(
-                unet.widths, unet.blocks, unet.unshuffle, gates=unet.gates, clipped=unet.clipped
+                unet.widths,
+                unet.blocks,
+                unet.unshuffle,
+                gates=unet.gates,
+                clipped=unet.clipped,
+                gray_rank=unet.gray_rank,
             )
         case parts.LinearRecipe(code=code, tied=tied):
             return Linear(shape, code, tied)

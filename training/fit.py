@@ -164,6 +164,11 @@ class Denoiser(pl.LightningModule):
             hold_kernels_as_matrices(self.network)
         self.earlier, self.provenance = begun.earlier, begun.provenance
 
+    def train_only(self, part: str) -> None:
+        """Hold all weights but those whose name has `part` in it."""
+        for name, weight in self.network.named_parameters():
+            weight.requires_grad_(part in name.split("."))
+
 
 def fit(
     recipe: Recipe, data: Path | None, run: Path, *, begun: Begun | None = None, workers: int = 1
@@ -204,6 +209,8 @@ def fit(
             raise RecipeError(f"{run} was begun with something else; give another --run, or no --begin-with")
     elif begun:
         model.begin_with(begun)
+    if recipe.fit.only:
+        model.train_only(recipe.fit.only)
     batches = prepare(recipe, data)
     model.photographs = batches.images
     model.own_provenance = provenance_of(recipe, data, batches.images)

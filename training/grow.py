@@ -18,7 +18,7 @@ def grow(small: ResidualUNet, large: ResidualUNet) -> None:
 
     Raises:
         RecipeError: they fold the image differently, have other levels, `large` is narrower or
-            shallower somewhere, or `small` has gates or is told of white and `large` is not.
+            shallower somewhere, or `small` has gates, is told of white or knows gray and `large` does not.
     """
     _refuse_what_cannot_grow(small, large)
     known = dict(small.named_modules())
@@ -36,6 +36,8 @@ def grow(small: ResidualUNet, large: ResidualUNet) -> None:
     for gate, wider in zip(_gates(small), _gates(large), strict=False):
         # It sees features by their root mean square, which silent channels lower.
         wider.conv.weight *= gate.length / wider.length
+        if gate.gray:
+            wider.get_parameter("gray.0.weight").mul_(gate.length / wider.length)
 
 
 def _refuse_what_cannot_grow(small: ResidualUNet, large: ResidualUNet) -> None:
@@ -45,6 +47,10 @@ def _refuse_what_cannot_grow(small: ResidualUNet, large: ResidualUNet) -> None:
         raise RecipeError("only a network that is told of white can begin as one; set network.clipped = true")
     if small.gates and not large.gates:
         raise RecipeError("only a network with gates can begin as one with gates; set network.gates = true")
+    if small.gray_rank > large.gray_rank:
+        raise RecipeError(
+            f"only a network of gray_rank {small.gray_rank} or more can begin as this one"
+        )
     for before, after in zip(small.encoder, large.encoder, strict=True):
         if _width(before) > _width(after) or _depth(before) > _depth(after):
             raise RecipeError("a network narrower or shallower than the earlier one cannot begin as it")

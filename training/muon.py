@@ -115,7 +115,8 @@ def hold_kernels_as_kernels(network: nn.Module) -> None:
 
 def muon_and_adamw(network: nn.Module, rate: float) -> list[Muon | AdamW]:
     """Muon on the matrices, AdamW on everything else if there is any, one learning rate for both."""
-    matrices = [weight for weight in network.parameters() if weight.ndim == 2]
-    others = [weight for weight in network.parameters() if weight.ndim != 2]
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
+    matrices = [weight for weight in trained if weight.ndim == 2]
+    others = [weight for weight in trained if weight.ndim != 2]
     muon = Muon(matrices, rate)
     return [muon, AdamW(others, lr=rate, weight_decay=0.0)] if others else [muon]

@@ -37,6 +37,13 @@ def _white(folded: Tensor) -> Tensor:
     return white.reshape(n, channels // 3, 3, height, width).mean(1)
 
 
+def _gray(folded: Tensor) -> Tensor:
+    """1 for each image whose three channels are equal, else 0: `[N, 3*u*u, h, w]` to `[N, 1, 1, 1]`."""
+    red, green, blue = (folded[:, colour::3] for colour in range(3))
+    unlike = torch.maximum((red - green).abs(), (green - blue).abs())
+    return (unlike.amax((1, 2, 3), keepdim=True) == 0).to(folded.dtype)
+
+
 class ResidualBlock(nn.Module):
     """x + conv(leaky_relu(conv(x))): no normalisation, as in EDSR (Lim et al. 2017).
 
@@ -63,17 +70,27 @@ class Gate(nn.Module):
     Feature Transform", section 3.2) without its offsets. The features are divided by their root mean
     square (Zhang & Sennrich 2019), so that twice the image has the same gates, and the network stays
     homogeneous; the bias is that of the factor.
+
+    Gray images may have other factors: what is added to the weights for them is of low rank (LoRA, Hu et al.
+    2022, section 4.1), and nothing at first.
     """
 
-    def __init__(self, coarse: int, fine: int) -> None:
+    def __init__(self, coarse: int, fine: int, gray_rank: int = 0) -> None:
         super().__init__()
         self.conv = nn.Conv2d(coarse, fine, 1)
         self.length = coarse**0.5
+        self.gray = nn.ModuleList()
+        if gray_rank:
+            self.gray.extend([nn.Conv2d(coarse, gray_rank, 1), nn.Conv2d(gray_rank, fine, 1, bias=False)])
 
-    def forward(self, coarse: Tensor) -> Tensor:
-        """`[N, coarse, h, w]` to `[N, fine, 2h, 2w]`."""
+    def forward(self, coarse: Tensor, gray: Tensor | None) -> Tensor:
+        """`[N, coarse, h, w]`, and which images are gray, `[N, 1, 1, 1]`, to `[N, fine, 2h, 2w]`."""
         norm = torch.linalg.vector_norm(coarse.float(), dim=1, keepdim=True)
-        factor = self.conv(coarse * (self.length / (norm + _TINY)).to(coarse.dtype))
+        even = coarse * (self.length / (norm + _TINY)).to(coarse.dtype)
+        factor = self.conv(even)
+        if gray is not None:
+            down, up = self.gray
+            factor = factor + up(gray * down(even))
         return functional.interpolate(factor, scale_factor=2, mode="nearest")
 
 
@@ -104,6 +121,9 @@ class ResidualUNet(Network):
         unshuffle: side of the pixel block folded into channels before the first convolution.
         gates: whether the blocks on the way up are gated by the coarser level, see `Gate`.
         clipped: whether the head sees, beside each folded block, which share of it is white, by colour.
+        gray_rank: rank of what is added to the gates for gray images, see `Gate`; 0 for nothing. There a
+            camera's grain is one with texture, in colour it is not, and a network that is to tell them apart
+            in both is worse at both.
     """
 
     def __init__(
@@ -114,6 +134,7 @@ class ResidualUNet(Network):
         *,
         gates: bool = False,
         clipped: bool = False,
+        gray_rank: int = 0,
     ) -> None:
         super().__init__()
         self.unshuffle = unshuffle
@@ -129,7 +150,8 @@ class ResidualUNet(Network):
             nn.ConvTranspose2d(coarse, fine, 2, stride=2, bias=False) for fine, coarse in steps
         )
         self.decoder = nn.ModuleList(Level(*level) for level in zip(widths[:-1], blocks[:-1], strict=True))
-        self.gates = nn.ModuleList(Gate(coarse, fine) for fine, coarse in steps if gates)
+        self.gates = nn.ModuleList(Gate(coarse, fine, gray_rank) for fine, coarse in steps if gates)
+        self.gray_rank = gray_rank
         self.tail = nn.Conv2d(widths[0], folded, 3, padding=1, bias=False)
         self._start_near_identity()
 
@@ -143,6 +165,9 @@ class ResidualUNet(Network):
             elif isinstance(module, Gate):
                 nn.init.zeros_(module.conv.weight)
                 nn.init.ones_(module.conv.get_parameter("bias"))
+                if self.gray_rank:
+                    nn.init.zeros_(module.get_parameter("gray.0.bias"))
+                    nn.init.zeros_(module.get_parameter("gray.1.weight"))
         nn.init.orthogonal_(self.tail.weight, gain=0.1)
 
     def folded_noise(self, x: Tensor) -> Tensor:
@@ -150,6 +175,7 @@ class ResidualUNet(Network):
 
         h and w are multiples of `alignment / unshuffle`.
         """
+        gray = _gray(x) if self.gray_rank else None
         x = self.head(torch.cat([x, _white(x)], 1) if self.clipped else x)
         skips = []
         for level, down in zip(self.encoder, self.down, strict=False):
@@ -158,7 +184,7 @@ class ResidualUNet(Network):
             x = down(x)
         x = self.encoder[-1](x)
         for number in reversed(range(len(self.decoder))):
-            gate = self.gates[number](x) if self.gates else None
+            gate = self.gates[number](x, gray) if self.gates else None
             x = self.decoder[number](self.up[number](x) + skips.pop(), gate)
         noise: Tensor = self.tail(x)
         return noise

@@ -52,6 +52,12 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _what_is_trained_is_there(self) -> Self:
+        if self.fit.only == "gray" and not getattr(self.network, "gray_rank", 0):
+            raise ValueError("fit.only gray trains what gray_rank adds to a unet; set network.gray_rank")
+        return self
+
+    @model_validator(mode="after")
     def _loss_fits_network(self) -> Self:
         network, loss = self.network, self.fit.loss
         unbounded = isinstance(network, parts.UNetRecipe | parts.LinearRecipe | parts.Sr2Recipe)

@@ -32,6 +32,13 @@ class UNetRecipe(Strict):
     unshuffle: Literal[1, 2, 4] = 2
     gates: bool = False
     clipped: bool = False
+    gray_rank: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _gray_changes_gates(self) -> Self:
+        if self.gray_rank and not self.gates:
+            raise ValueError("gray_rank is of what is added to gates; set gates = true")
+        return self
 
     @model_validator(mode="after")
     def _one_block_count_per_width(self) -> Self:
@@ -180,7 +187,8 @@ class FitRecipe(Strict):
     An epoch is once through the data, or `epoch` steps where that is endless (photographs); a
     checkpoint follows each. `batch` is that of all processes together, however many there are.
     `bf16-mixed` is taken as `32-true` on CPUs without instructions for bfloat16. `floor` is what
-    `floored-psnr` adds to each image's MSE, of values in 0..1.
+    `floored-psnr` adds to each image's MSE, of values in 0..1. `only` trains what the network has for gray
+    images alone (`gray_rank`) and leaves all other weights, and so every colour image, as they began.
     """
 
     loss: LossName
@@ -197,6 +205,7 @@ class FitRecipe(Strict):
     epoch: PositiveInt = 500
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    only: Literal["gray"] | None = None
 
     @model_validator(mode="after")
     def _has_an_end(self) -> Self:

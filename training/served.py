@@ -56,7 +56,7 @@ class Part:
         return float(counter.get_total_flops() / 2 / (len(self.example) * self.pixels))
 
     def feeds(self) -> Iterator[Feed]:
-        """Seeded inputs of the sizes it takes, odd ones among them."""
+        """Seeded inputs of the sizes it takes, odd ones among them; the last of several images is gray."""
         rng = np.random.default_rng(0)
         for n, height, width in _SIZES:
             yield {each.name: _drawn(each, n, height, width, rng) for each in self.inputs}
@@ -217,5 +217,7 @@ def _drawn(
     if tensor.name == "strength":
         return np.linspace(1, 0, n, dtype=np.float32)
     if tensor.dtype == "uint8":
-        return rng.integers(0, 256, shape, np.uint8)
+        images = rng.integers(0, 256, shape, np.uint8)
+        images[1:][-1:] = images[1:][-1:, ..., :1]
+        return images
     return rng.standard_normal(shape, np.float32)

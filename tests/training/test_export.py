@@ -1,4 +1,5 @@
 import io
+import itertools
 import json
 import pickle
 from collections import Counter
@@ -32,9 +33,9 @@ from training.subject import Subject
 @pytest.fixture(scope="module")
 def network() -> ResidualUNet:
     torch.manual_seed(0)
-    gated = ResidualUNet((16, 32, 48), (1, 1, 1), unshuffle=2, gates=True, clipped=True).eval()
-    for level in range(2):
-        torch.nn.init.normal_(gated.get_parameter(f"gates.{level}.conv.weight"), std=0.3)
+    gated = ResidualUNet((16, 32, 48), (1, 1, 1), unshuffle=2, gates=True, clipped=True, gray_rank=4).eval()
+    for level, part in itertools.product(range(2), ("conv", "gray.1")):
+        torch.nn.init.normal_(gated.get_parameter(f"gates.{level}.{part}.weight"), std=0.3)
     return gated
 
 
@@ -60,7 +61,7 @@ def test_features_stay_in_the_layout_of_convolutions(graph: bytes, tmp_path: Pat
     ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
     assert kinds["ReorderInput"] <= 1 + 2 + 2, "the image, what two ConvTransposes give, what two gates take"
-    assert kinds["ReorderOutput"] <= 2 + 1, "what two ConvTransposes take, the noise"
+    assert kinds["ReorderOutput"] <= 2 + 1 + 2, "what two ConvTransposes take, the noise, two gates for gray"
     assert kinds["Add"] == 2 + 1, "the lengths of two gates, the padded sides; sums of features are fused"
 
 

@@ -84,6 +84,25 @@ def test_a_larger_network_begins_with_what_a_smaller_one_learned(
     assert [each["steps"] for each in effort.earlier] == [20]
 
 
+@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
+def test_what_gray_images_alone_have_can_be_trained_alone(
+    small: dict[str, Any], photos: Path, tmp_path: Path, optimiser: str
+) -> None:
+    small["network"]["gates"] = True
+    small["fit"].update(steps=2)
+    fit(Recipe.model_validate(small), photos, tmp_path / "all", workers=0)
+    small["network"]["gray_rank"] = 2
+    small["data"]["gray"] = 1.0
+    small["fit"].update(steps=4, optimiser=optimiser, only="gray")
+    begun = begun_with(str(tmp_path / "all"))
+    fit(Recipe.model_validate(small), photos, tmp_path / "gray", begun=begun, workers=0)
+    network = load_run(tmp_path / "gray")[1]
+    image = torch.rand(1, 3, 64, 64)
+    gray = image[:, :1].expand_as(image)
+    assert torch.allclose(network(image), begun.network(image), atol=1e-6)  # averages round
+    assert (network(gray) - begun.network(gray)).abs().max() > 1e-5
+
+
 @pytest.mark.parametrize(
     ("network", "said"),
     [

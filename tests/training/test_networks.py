@@ -97,6 +97,30 @@ def test_white_begins_as_nothing_and_can_be_learned(network: ResidualUNet) -> No
         grow(told, network)
 
 
+def test_only_gray_images_see_what_is_learned_for_them(network: ResidualUNet) -> None:
+    told = ResidualUNet((8, 12), (1, 1), unshuffle=2, gates=True, gray_rank=2).eval()
+    grow(network, told)
+    images = torch.rand(3, 3, 32, 32)
+    images[1] = images[1, :1]
+    images[2] = images[1]
+    images[2, 0, 5, 5] += 1 / 255  # one level in one pixel
+    before = told(images)
+    assert torch.allclose(before, network(images), atol=1e-6)
+    before.square().sum().backward()
+    added = told.get_parameter("gates.0.gray.1.weight")
+    assert added.grad is not None
+    assert added.grad.all()
+    nn.init.normal_(added, std=0.3)
+    assert torch.equal(told(images)[::2], before[::2])
+    assert not torch.allclose(told(images)[1], before[1], atol=1e-3)
+    assert torch.allclose(told(2 * images), 2 * told(images), atol=1e-4)
+    more = ResidualUNet((12, 16), (1, 1), unshuffle=2, gates=True, gray_rank=3).eval()
+    grow(told, more)
+    assert torch.allclose(more(images), told(images), atol=1e-5)
+    with pytest.raises(RecipeError, match="only a network of gray_rank 2 or more"):
+        grow(told, ResidualUNet((8, 12), (1, 1), unshuffle=2, gates=True, gray_rank=1))
+
+
 @pytest.mark.parametrize("block", [1, 2, 4])
 def test_folding_is_onnx_space_to_depth_and_back(block: int) -> None:
     image = torch.rand(2, 3, 8, 16)

@@ -39,6 +39,11 @@ def test_every_recipe_that_ships_is_valid() -> None:
         ),
         (("patch = 128", "patch = 90"), "data.patch must be a multiple of 8"),
         (("blocks = [1, 1, 2]", "blocks = [1, 1]"), "one number for each level"),
+        (
+            ("unshuffle = 2\ngates = true", "unshuffle = 2\ngray_rank = 8"),
+            "gray_rank is of what is added to gates",
+        ),
+        (("batch = 8", 'batch = 8\nonly = "gray"'), "set network.gray_rank"),
         (("[network]\n", "[network\n"), "is not valid TOML"),
         (('name = "frames-balanced"', f'name = "{"a" * 65}"'), "name: String should match pattern"),
         (('summary = "Blind', 'summary = ""\n# "'), "summary: String should have at least 1 character"),
