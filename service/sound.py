@@ -7,6 +7,10 @@ import av
 
 _ENCODERS = {".webm": "libopus"}
 _OTHER_ENCODER = "aac"
+# What libav copies into a container, and no player finds there, or its writer refuses at the first packet.
+_ONLY = {".ts": {"aac", "mp2", "mp3", "ac3", "eac3", "opus"}}
+_NEVER = {".mov": {"flac", "opus"}, ".avi": {"aac"}}
+_NAMED = (".mp4", ".m4v", ".mov")  # their raw sound tells which channel is which
 
 
 class Sound:
@@ -19,20 +23,26 @@ class Sound:
     """
 
     def __init__(self, output: Any, stream: Any) -> None:
-        self._encodes = False
-        try:
-            self._out = output.add_stream_from_template(stream)
-        except ValueError:
-            self._encodes = True
-            name = _ENCODERS.get(PurePath(output.name).suffix.lower(), _OTHER_ENCODER)
+        suffix = PurePath(output.name).suffix.lower()
+        self._last_dts: int | None = None
+        self._encodes = not _holds(suffix, stream)
+        if not self._encodes:
+            try:
+                self._out = output.add_stream_from_template(stream)
+            except ValueError:
+                self._encodes = True
+        if self._encodes:
+            name = _ENCODERS.get(suffix, _OTHER_ENCODER)
             self._out = output.add_stream(name, rate=_nearest(stream.rate, av.Codec(name, "w").audio_rates))
             self._out.layout = _layout(stream.layout)
 
     def packets(self, packet: Any) -> list[Any]:
-        """What is to be muxed for a packet of the source; nothing for a damaged one."""
+        """What is to be muxed for a packet of the source; nothing for a damaged or repeated one."""
         if not self._encodes:
-            if packet.dts is None:  # the last one of a stream only says that it has ended
+            # The last one of a stream, without a time, only says that it has ended.
+            if packet.dts is None or (self._last_dts is not None and packet.dts <= self._last_dts):
                 return []
+            self._last_dts = packet.dts
             packet.stream = self._out
             return [packet]
         try:
@@ -45,9 +55,21 @@ class Sound:
         return list(self._out.encode(None)) if self._encodes else []
 
 
-def _layout(layout: Any) -> str:
+def _holds(suffix: str, stream: Any) -> bool:
+    """Whether a container may take the codec as it is, as far as libav does not tell."""
+    codec = stream.codec_context.name
+    if codec.startswith("pcm_") and suffix in _NAMED and _unnamed(stream.layout):
+        return False
+    return codec in _ONLY.get(suffix, {codec}) and codec not in _NEVER.get(suffix, ())
+
+
+def _unnamed(layout: Any) -> bool:
     """Raw sound has a number of channels only."""
-    if not layout.name.endswith("channels"):
+    return bool(layout.name.endswith("channels"))
+
+
+def _layout(layout: Any) -> str:
+    if not _unnamed(layout):
         return str(layout.name)
     return "mono" if layout.nb_channels == 1 else "stereo"
 

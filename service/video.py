@@ -134,7 +134,8 @@ class _Video:
     async def run(self, cleaner: Cleaner, tell: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(NotImplementedError, RuntimeError):  # elsewhere than in a main thread
-            loop.add_signal_handler(signal.SIGINT, self._stop)
+            for each in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(each, self._stop)
         try:
             async for outcome in cleaner(self._frames()):
                 await self._in_thread(partial(self._write, outcome))
@@ -143,8 +144,8 @@ class _Video:
             if not self.written:
                 raise
             self.broken_off = str(error)
-        if not self._begun:
-            raise ValueError("no frame of it can be read")
+        if not self.written:
+            raise ValueError(self.broken_off or "no frame of it can be read")
         await self._in_thread(self._end)
 
     def _end(self) -> None:
