@@ -66,7 +66,7 @@ class Quietframe:
             await start_grpc(self.pipeline, recorder) if settings.grpc_port else None
         )
         http_app.state.pipeline = self.pipeline
-        self.drain = Drain(self.pipeline)
+        self.drain = Drain(self.pipeline, self.grpc)
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

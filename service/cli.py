@@ -55,8 +55,9 @@ def serve(**options: Any) -> None:
     check_certificate(settings)
     check_model(settings)
     check_tracing()
-    command = [sys.executable, "-m", "bentoml", "serve", "service.app:Quietframe"]
-    # The package's own folder, or a folder `service` where the command is given would shadow it.
+    # By -P and the package's own folder, or a folder `service` where the command is given would shadow it.
+    supervisor = str(Path(__file__).with_name("supervisor.py"))
+    command = [sys.executable, "-P", supervisor, "serve", "service.app:Quietframe"]
     place = ["--working-dir", str(Path(__file__).parent.parent)]
     address = ["--host", settings.host, "--port", str(settings.port)]
     grace = ["--timeout-graceful-shutdown", "1"]  # what needs more has had it: see drain.py
