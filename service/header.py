@@ -6,7 +6,14 @@ import warnings
 from dataclasses import dataclass
 
 from PIL import Image
-from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    COMPRESSION,
+    PLANAR_CONFIGURATION,
+    TILELENGTH,
+    TILEWIDTH,
+    TiffImageFile,
+)
 
 from service.errors import BadImageError, FormatNotAllowedError, ImageTooLargeError
 from service.settings import ImageFormat
@@ -126,6 +133,11 @@ def _pillow_size(data: bytes, format: ImageFormat) -> tuple[int, int]:
                 raise BadImageError(
                     "The tiff begins with a preview, as a camera's raw files do; develop it, or save the"
                     " whole picture first"
+                )
+            in_planes = image.tag_v2.get(PLANAR_CONFIGURATION) == 2
+            if in_planes and 16 in image.tag_v2.get(BITSPERSAMPLE, ()) and image.tag_v2.get(COMPRESSION) == 1:
+                raise BadImageError(  # Pillow would read them as if they had 8
+                    "The tiff has colours in separate planes of 16 bits; save them together, or compressed"
                 )
             tile = image.tag_v2.get(TILEWIDTH, 0) * image.tag_v2.get(TILELENGTH, 0)
             if tile > max(_LARGEST_SPARE_TILE, image.width * image.height):

@@ -103,7 +103,7 @@ class Settings(BaseSettings):
         description="seconds from the last byte in to the first out, clients may ask for less; as many for a"
         " body to arrive, and for an HTTP answer to be taken",
     )
-    grace_s: float = Field(25.0, gt=0, le=3600, description="seconds accepted work has after SIGTERM")
+    grace_s: float = Field(30.0, gt=0, le=3600, description="seconds accepted work has after SIGTERM")
     drain_delay_s: float = Field(
         0.5, ge=0, le=20, description="seconds between going not ready and closing, for load balancers"
     )

@@ -48,9 +48,7 @@ def _refuse_what_cannot_grow(small: ResidualUNet, large: ResidualUNet) -> None:
     if small.gates and not large.gates:
         raise RecipeError("only a network with gates can begin as one with gates; set network.gates = true")
     if small.gray_rank > large.gray_rank:
-        raise RecipeError(
-            f"only a network of gray_rank {small.gray_rank} or more can begin as this one"
-        )
+        raise RecipeError(f"only a network of gray_rank {small.gray_rank} or more can begin as this one")
     for before, after in zip(small.encoder, large.encoder, strict=True):
         if _width(before) > _width(after) or _depth(before) > _depth(after):
             raise RecipeError("a network narrower or shallower than the earlier one cannot begin as it")

@@ -140,6 +140,7 @@ def test_the_pod_may_do_nothing_but_serve(case: Path) -> None:
         ("ingress.enabled=true", "ingress.host"),
         ("podDisruptionBudget.maxUnavailable=0", "podDisruptionBudget.maxUnavailable"),
         ("autoscaler.kind=vpa", "autoscaler.kind"),
+        ("settings.workers=2,settings.threads=1,settings.model_control=true", "reaches one worker only"),
         ("grace=5,timeout=5,drainDelay=10", "drainDelay is part of grace"),
         ("autoscaler.kind=keda", "set serviceMonitor.enabled=true"),
         ("prometheusRule.enabled=true", "set serviceMonitor.enabled=true"),
@@ -159,3 +160,11 @@ def test_the_schema_knows_the_settings_of_the_service() -> None:
     exec(compile(script.read_text("utf-8"), script, "exec"), names)
     schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
     assert schema["properties"]["settings"] == names["settings_schema"]()
+
+
+def test_alerts_do_not_depend_on_the_job_that_a_servicemonitor_names() -> None:
+    done = helm("template", "--set", "prometheusRule.enabled=true,serviceMonitor.own=true")
+    (rule,) = (each for each in yaml.safe_load_all(done.stdout) if each["kind"] == "PrometheusRule")
+    expressions = [each["expr"] for group in rule["spec"]["groups"] for each in group["rules"]]
+    assert not [each for each in expressions if "job=" in each]
+    assert sum("up{namespace=" in each for each in expressions) == 2

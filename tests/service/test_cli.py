@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
@@ -248,3 +249,16 @@ def test_serve_answers_on_loopback_only_and_health_sees_it() -> None:
         for port in (server.port, server.grpc_port):
             listening_on = [each for each in addresses if each.endswith(f":{port:04X}")]
             assert [each[-13:] for each in listening_on] == [f"0100007F:{port:04X}"]  # 127.0.0.1
+
+
+def test_the_service_listens_where_it_says_and_nowhere_else() -> None:
+    """Not for orders to the supervisor of its workers either, which every user of the machine could give."""
+    with running_server() as server:
+        first = psutil.Process(server.process.pid)
+        listening = {
+            connection.laddr.port
+            for process in (first, *first.children(recursive=True))
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+    assert listening == {server.port, server.grpc_port}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -48,6 +49,18 @@ def test_lossless_formats_keep_every_pixel(format: ImageFormat, pixels: npt.NDAr
     data = encode(Picture(pixels), format, 90)
     assert sniff(data) == format
     assert np.array_equal(decoded(data).pixels, pixels)
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_planes_of_16_bits_are_right_or_refused(compression: str | None) -> None:
+    file = io.BytesIO()
+    planes = COLOUR.transpose(2, 0, 1).astype(np.uint16) * 257
+    tifffile.imwrite(file, planes, photometric="rgb", planarconfig="separate", compression=compression)
+    if compression:
+        assert np.array_equal(decoded(file.getvalue()).pixels, COLOUR)
+    else:
+        with pytest.raises(BadImageError, match="separate planes of 16 bits"):
+            decoded(file.getvalue())
 
 
 @pytest.mark.parametrize("format", FORMATS)
