@@ -218,6 +218,7 @@ def _drawn(
         return np.linspace(1, 0, n, dtype=np.float32)
     if tensor.dtype == "uint8":
         images = rng.integers(0, 256, shape, np.uint8)
-        images[1:][-1:] = images[1:][-1:, ..., :1]
+        if n > 1:
+            images[-1] = images[-1, ..., :1]
         return images
     return rng.standard_normal(shape, np.float32)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -287,3 +288,35 @@ def test_a_target_that_is_another_file_is_replaced(noisy_video: Path, tmp_path: 
     target = Path(shutil.copy(noisy_video, tmp_path / "out.mp4"))
     assert video.clean_video(str(noisy_video), target, as_they_are, 3)
     assert len(frames_of(target)) == 3
+
+
+async def nothing(frames: AsyncIterator[Pixels]) -> AsyncIterator[Pixels | str]:
+    async for _ in frames:
+        for never in ():
+            yield never
+
+
+def test_a_video_of_no_frames_leaves_the_target_as_it_was(noisy_video: Path, tmp_path: Path) -> None:
+    target = tmp_path / "clean.mp4"
+    target.write_bytes(b"as it was")
+    with pytest.raises(click.ClickException):
+        video.clean_video(str(noisy_video), target, nothing, None)
+    assert target.read_bytes() == b"as it was"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_video_properly(noisy_video: Path, tmp_path: Path, sent: signal.Signals) -> None:
+    async def interrupted(frames: AsyncIterator[Pixels]) -> AsyncIterator[Pixels | str]:
+        number = 0
+        async for frame in frames:
+            number += 1
+            if number == 3:
+                signal.raise_signal(sent)
+            yield frame
+
+    before = signal.signal(sent, lambda *_: pytest.fail("nobody took the signal"))
+    try:
+        video.clean_video(str(noisy_video), tmp_path / "clean.mp4", interrupted, None)
+    finally:
+        signal.signal(sent, before)
+    assert 3 <= len(frames_of(tmp_path / "clean.mp4")) < len(frames_of(noisy_video))

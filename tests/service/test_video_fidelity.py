@@ -127,7 +127,8 @@ def test_sound_that_the_target_cannot_hold_is_encoded_anew(
     with av.open(str(tmp_path / target)) as container:
         heard = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
         sound, now = np.concatenate(heard), container.streams.audio[0].rate
-    assert len(sound) / now == pytest.approx(1, abs=0.2)  # encoders pad
+    tells_of_padding = not target.endswith((".ts", ".avi"))
+    assert len(sound) / now == pytest.approx(1, abs=0.05 if tells_of_padding else 0.2)
     assert np.abs(np.fft.rfft(sound, now)).argmax() == pytest.approx(440, abs=2)
 
 
