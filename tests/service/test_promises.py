@@ -80,31 +80,6 @@ def restart_under_load(frame: bytes) -> None:
     assert outcomes[503] == 6
 
 
-def takes_connections(port: int) -> bool:
-    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5):
-        return True
-    return False
-
-
-def test_grpc_clients_of_a_replica_that_drains_are_sent_to_the_next(photo: Pixels) -> None:
-    slow = np.tile(photo, (4, 4, 1))[None]
-    with (
-        running_server() as server,
-        tritonclient.grpc.InferenceServerClient(server.grpc) as client,
-        concurrent.futures.ThreadPoolExecutor(1) as pool,
-    ):
-        tensor = tritonclient.grpc.InferInput("image", list(slow.shape), "UINT8")
-        tensor.set_data_from_numpy(slow)
-        held = pool.submit(client.infer, "frames-high", [tensor])
-        while not sampled(server, "quietframe_pending_pixels"):
-            time.sleep(0.05)
-        server.process.send_signal(signal.SIGTERM)
-        while not held.done() and takes_connections(server.grpc_port):
-            time.sleep(0.05)
-        assert not held.done()
-        assert held.result(timeout=60).as_numpy("denoised").shape == slow.shape
-
-
 def test_expired_work_never_runs(frame: bytes, photo: Pixels) -> None:
     slow = file_of(Image.fromarray(np.tile(photo, (5, 3, 1))), "jpeg")
     with running_server() as server, concurrent.futures.ThreadPoolExecutor(14) as pool:
