@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2_grpc
 from service import control, oip, oip_models
 from service.admission import Buffer
 from service.auth import Tokens
-from service.errors import QueueFullError, ServiceError
+from service.errors import NotSupportedError, QueueFullError, ServiceError
 from service.grpc_call import FRAMING, Calls, Context, abort, headers_of, refusal
 from service.grpc_wire import parse_infer_request, small
 from service.pipeline import Pipeline
@@ -227,7 +227,18 @@ class _Guard(grpc.aio.ServerInterceptor):
             with self._recorder.record("grpc", call.method, metadata) as record:
                 record.answered(error.grpc, error.reason, None, counted=call.method in INFERENCES)
             return _refusing(handler, error)
+        if _is_lacking(call.method):
+            error = NotSupportedError(f"{call.method[1:].replace('/', '.')} is not supported")
+            with self._recorder.record("grpc", call.method, metadata) as record:
+                record.answered(error.grpc, error.reason, None, counted=False)
+            return _refusing(handler, error)
         return handler
+
+
+def _is_lacking(method: str) -> bool:
+    """Whether the protocol has it and `Inference` has not: grpcio would log a traceback."""
+    service, _, name = method.lstrip("/").partition("/")
+    return service == SERVICE and name not in vars(Inference)
 
 
 def _refusing(handler: Any, error: ServiceError) -> Any:

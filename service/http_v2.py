@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from service import control, oip, oip_models
 from service.answer import NOISE_HEADER, Answer, pipeline_of
 from service.body import client_timeout, read_body, while_connected
-from service.errors import BodyTooLargeError, ServiceError
+from service.errors import BodyTooLargeError, NotSupportedError, ServiceError
 from service.oip_json import HEADER_LENGTH, from_message, parse, to_message
 from service.pipeline import Pipeline
 
@@ -118,6 +118,20 @@ async def infer(request: Request, name: str, version: str = "") -> Response:
         return Answer(content, "application/json", headers, pipeline)
     headers[HEADER_LENGTH.title()] = str(header_length)
     return Answer(content, "application/octet-stream", headers, pipeline)
+
+
+async def lacking(request: Request) -> None:
+    """Extensions of Triton's that are none of ours, in the words of gRPC rather than as a wrong address."""
+    raise NotSupportedError(f"{request.url.path[:100]} is not supported")
+
+
+for _path in (
+    "/{kind}sharedmemory/{rest:path}",
+    "/logging",
+    "/trace/setting",
+    "/models/{name}/trace/setting",
+):
+    router.api_route(_path, methods=["GET", "POST"], include_in_schema=False)(lacking)
 
 
 def answer_error(error: ServiceError) -> JSONResponse:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 from tritonclient.grpc import service_pb2 as pb
 
 from service import oip
@@ -26,9 +26,20 @@ _MOST_PARAMETERS = 64
 Scalar = bool | int | float | str
 
 
-class _Tensor(BaseModel):
+class _Part(BaseModel):
+    """Strangers' extra fields are not ours to judge; null is what many write for a field that they lack."""
+
     model_config = ConfigDict(extra="ignore", strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: value for name, value in part.items() if value is not None}
+        return part
+
+
+class _Tensor(_Part):
     name: str
     datatype: str = ""
     shape: list[NonNegativeInt] = Field(default=[], max_length=8)
@@ -36,10 +47,8 @@ class _Tensor(BaseModel):
     data: Any = None
 
 
-class InferJson(BaseModel):
-    """The JSON part of an infer request; strangers' extra fields are not ours to judge."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
+class InferJson(_Part):
+    """The JSON part of an infer request."""
 
     id: str = ""
     parameters: dict[str, Scalar] = Field(default={}, max_length=_MOST_PARAMETERS)

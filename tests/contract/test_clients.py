@@ -212,6 +212,8 @@ def test_requests_that_cannot_be_represented(server: Server, photo: Pixels) -> N
         (422, "hold FP32", {"inputs": [small, {**strength, "data": [None]}]}, {}),
         (200, "", {"inputs": [small, {**strength, "data": [1]}]}, {}),
         (422, "data", {"inputs": [{**small, "data": None}]}, {}),
+        (422, "inputs: Field required", {"inputs": None}, {}),
+        (200, "", {"inputs": [{**small, "parameters": None}], "id": None, "outputs": None}, {}),
         (501, "Shared memory", {"inputs": [{**small, "parameters": {"shared_memory_region": "a"}}]}, {}),
     ):
         content = body if isinstance(body, str) else json.dumps(body)
@@ -228,6 +230,21 @@ def test_models_are_not_unloaded_by_strangers(triton: tuple[Any, Any]) -> None:
     with pytest.raises(tritonclient.utils.InferenceServerException, match="MODEL_CONTROL"):
         client.unload_model(MODEL)
     assert client.is_model_ready(MODEL)
+
+
+def test_what_triton_has_and_we_have_not_is_said_to_be_so(triton: tuple[Any, Any]) -> None:
+    client, _ = triton
+    for call in (
+        client.get_log_settings,
+        client.get_trace_settings,
+        lambda: client.get_trace_settings(MODEL),
+        client.get_system_shared_memory_status,
+        client.get_cuda_shared_memory_status,
+        lambda: client.register_system_shared_memory("a", "/a", 64),
+    ):
+        with pytest.raises(tritonclient.utils.InferenceServerException, match="is not supported") as caught:
+            call()
+        assert caught.value.status() in ("501", "StatusCode.UNIMPLEMENTED")
 
 
 def test_both_protocols_count_alike(server: Server, triton: tuple[Any, Any], frames: Pixels) -> None:
