@@ -228,10 +228,10 @@ class _Guard(grpc.aio.ServerInterceptor):
                 record.answered(error.grpc, error.reason, None, counted=call.method in INFERENCES)
             return _refusing(handler, error)
         if _is_lacking(call.method):
-            error = NotSupportedError(f"{call.method[1:].replace('/', '.')} is not supported")
+            lacking = NotSupportedError(f"{call.method[1:].replace('/', '.')} is not supported")
             with self._recorder.record("grpc", call.method, metadata) as record:
-                record.answered(error.grpc, error.reason, None, counted=False)
-            return _refusing(handler, error)
+                record.answered(lacking.grpc, lacking.reason, None, counted=False)
+            return _refusing(handler, lacking)
         return handler
 
 
