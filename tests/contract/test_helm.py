@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,11 +25,11 @@ KUBERNETES = ("1.27.0", "1.37.0")  # the oldest that Chart.yaml allows, and the 
 SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
 
 
-def helm(command: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+def helm(command: str, *arguments: str | Path, chart: Path = CHART) -> "subprocess.CompletedProcess[str]":
     tool = Path(sys.executable).parent / "helm"
     name = ("quiet",) if command == "template" else ()
     return subprocess.run(
-        [tool, command, *name, CHART, *arguments], capture_output=True, text=True, check=False
+        [tool, command, *name, chart, *arguments], capture_output=True, text=True, check=False
     )
 
 
@@ -141,6 +142,14 @@ def test_the_pod_may_do_nothing_but_serve(case: Path) -> None:
         ("podDisruptionBudget.maxUnavailable=0", "podDisruptionBudget.maxUnavailable"),
         ("autoscaler.kind=vpa", "autoscaler.kind"),
         ("settings.workers=2,settings.threads=1,settings.model_control=true", "reaches one worker only"),
+        (
+            f"settings.max_body_bytes={Settings().max_buffered_bytes + 1}",
+            "make it at least settings.max_body_bytes",
+        ),
+        (
+            f"settings.max_buffered_bytes={Settings().max_body_bytes - 1}",
+            "make it at least settings.max_body_bytes",
+        ),
         ("grace=5,timeout=5,drainDelay=10", "drainDelay is part of grace"),
         ("autoscaler.kind=keda", "set serviceMonitor.enabled=true"),
         ("prometheusRule.enabled=true", "set serviceMonitor.enabled=true"),
@@ -151,6 +160,27 @@ def test_a_wrong_value_is_named(wrong: str, said: str) -> None:
     done = helm("template", "--set", wrong)
     assert done.returncode != 0
     assert said in done.stderr
+
+
+def test_who_is_cut_off_by_the_network_policy_is_told(tmp_path: Path) -> None:
+    chart = shutil.copytree(CHART, tmp_path / "chart")
+    (chart / "templates/NOTES.txt").rename(chart / "notes.txt")  # Helm shows it to clusters only
+    (chart / "templates/notes.yaml").write_text(
+        '{kind: Notes, text: {{ tpl (.Files.Get "notes.txt") . | quote }}}'
+    )
+
+    def notes(values: str) -> str:
+        done = helm("template", "--show-only", "templates/notes.yaml", "--set", values, chart=chart)
+        assert done.returncode == 0, done.stderr
+        return str(yaml.safe_load(done.stdout)["text"])
+
+    shut = "set networkPolicy.from to where the"
+    assert "networkPolicy" not in notes("service.type=ClusterIP")
+    assert f"{shut} load balancer" in notes("service.type=LoadBalancer")
+    assert f"{shut} ingress controller" in notes("ingress.enabled=true,ingress.host=a.example.com")
+    assert "set networkPolicy.metricsFrom" in notes("serviceMonitor.enabled=true")
+    anyone = "networkPolicy.from[0].ipBlock.cidr=0.0.0.0/0"
+    assert "networkPolicy" not in notes(f"service.type=LoadBalancer,serviceMonitor.enabled=true,{anyone}")
 
 
 def test_the_schema_knows_the_settings_of_the_service() -> None:
