@@ -18,6 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from service.clock import Clock
 from service.codec import Pixels
 from service.draft import draft_of
 from service.frame_cleaners import Cleaner
@@ -124,6 +125,7 @@ class _Video:
         self._ticks_a_frame = max(1, round(1 / (rate * self._tick)))
         self._last_pts: int | None = None
         self._audio = {stream.index: Sound(self.output, stream) for stream in self.input.streams.audio}
+        self._clock = Clock()
         self._begun = False
         self._early: list[Any] = []  # sound that came before the first frame
         self._damaged = 0  # packets since the last frame
@@ -190,6 +192,7 @@ class _Video:
 
     def _take(self, packet: Any) -> list[Any]:
         """The frames in a packet; sound is passed on."""
+        self._clock.set_forward(packet)
         sound = self._audio.get(packet.stream.index)
         if sound:
             self._pass_on(sound.packets(packet))

@@ -132,10 +132,20 @@ def test_sound_that_the_target_cannot_hold_is_encoded_anew(
     assert np.abs(np.fft.rfft(sound, now)).argmax() == pytest.approx(440, abs=2)
 
 
-def test_sound_that_steps_back_in_time_ends_no_video(tmp_path: Path) -> None:
-    """As in recordings that were joined."""
-    sounding_video(tmp_path / "one.ts", "aac", 44100)
-    (tmp_path / "two.ts").write_bytes(2 * (tmp_path / "one.ts").read_bytes())
-    assert video.clean_video(str(tmp_path / "two.ts"), tmp_path / "out.mp4", as_they_are, None)
-    with av.open(str(tmp_path / "out.mp4")) as container:
-        assert len(list(container.decode(video=0))) == 50
+@pytest.mark.parametrize(("source", "target"), [("ts", "mp4"), ("ts", "webm"), ("mpg", "mkv")])
+def test_recordings_that_were_joined_go_on_in_picture_and_sound(
+    tmp_path: Path, source: str, target: str
+) -> None:
+    """Their clock steps back at the joint, sooner in one stream than in the other."""
+    one, three, out = tmp_path / f"one.{source}", tmp_path / f"three.{source}", tmp_path / f"out.{target}"
+    sounding_video(one, "mp2" if source == "mpg" else "aac", 44100)
+    three.write_bytes(3 * one.read_bytes())
+    assert video.clean_video(str(three), out, as_they_are, None)
+    times = times_of(out)
+    assert len(times) == 75
+    assert np.diff(times).min() > 0.038
+    assert times[-1] - times[0] == pytest.approx(3, abs=0.2)
+    with av.open(str(out)) as container:
+        heard = list(container.decode(audio=0))
+    assert sum(frame.samples / frame.rate for frame in heard) == pytest.approx(3, abs=0.2)
+    assert heard[-1].time == pytest.approx(times[-1], abs=0.2)
