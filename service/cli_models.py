@@ -21,9 +21,10 @@ def models() -> None:
 def list_models(**options: Any) -> None:
     """Every version: name, parameters, multiply-adds, summary.
 
-    Exit status: 0 all are listed, 1 some are broken (each is named), 2 wrong usage.
+    Exit status: 0 all are listed, 1 there are none, or some are broken (each is named), 2 wrong usage.
     """
     store = chosen_store(options)
+    _check_not_empty(store)
     _with_each(store, _references(store), _list)
 
 

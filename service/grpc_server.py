@@ -47,6 +47,8 @@ async def start_grpc(pipeline: Pipeline, recorder: Recorder) -> grpc.aio.Server:
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.so_reuseport", 1),
     ]
+    if settings.grpc_connection_age_s:
+        options.append(("grpc.max_connection_age_ms", round(1000 * settings.grpc_connection_age_s)))
     server = grpc.aio.server(
         interceptors=[_Guard(Tokens(settings.tokens), recorder)],
         options=options,

@@ -47,6 +47,13 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="IP address to listen on; 0.0.0.0 for every interface")
     port: int = Field(3000, ge=1, le=65535, description="HTTP port")
     grpc_port: int = Field(3001, ge=0, le=65535, description="gRPC port; 0 switches gRPC off")
+    grpc_connection_age_s: float = Field(
+        0.0,
+        ge=0,
+        le=86400,
+        description="end gRPC connections after about this long, seconds, that clients may find new replicas;"
+        " calls and streams that are open go on; 0 never",
+    )
     workers: int = Field(1, ge=1, le=64, description="processes; each loads the models")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes CUDA where it works, else the CPU; cuda fails where it does not"

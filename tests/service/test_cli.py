@@ -153,6 +153,7 @@ def test_nothing_is_overwritten_by_mistake(frames: Path, tmp_path: Path) -> None
         (("denoise", "docs/nothing", "-o", "out"), 2, "docs/nothing does not exist"),
         (("denoise", "README.md", "-o", "/dev/null/x", "--model", "nobody"), 1, "no model 'nobody'"),
         (("models", "show", "../x"), 1, "is not a model name"),
+        (("models", "list", "--store", "absent"), 1, "holds no models"),
         (("models", "verify", "--store", "absent"), 1, "holds no models"),
         (("models", "update-cards", "--store", "absent"), 1, "holds no models"),
         (("serve", "--port", "0"), 1, "QUIETFRAME_PORT: Input should be greater"),

@@ -2,13 +2,18 @@
 
 import concurrent.futures
 import contextlib
+import queue
 import signal
 import socket
 import time
+from typing import Any
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
 
 from tests.conftest import running_server
 from tests.service.test_promises import sampled
@@ -39,3 +44,25 @@ def test_grpc_clients_of_a_replica_that_drains_are_sent_to_the_next(photo: Pixel
             time.sleep(0.05)
         assert not held.done()
         assert held.result(timeout=60).as_numpy("denoised").shape == slow.shape
+
+
+def test_grpc_connections_of_some_age_end_and_their_streams_go_on(photo: Pixels) -> None:
+    frame = pb.ModelInferRequest(model_name="frames-fast", raw_input_contents=[photo[:64, :64].tobytes()])
+    frame.inputs.add(name="image", datatype="UINT8", shape=[1, 64, 64, 3])
+    frames: queue.Queue[Any] = queue.Queue()
+    states: queue.Queue[grpc.ChannelConnectivity] = queue.Queue()
+    with (
+        running_server(GRPC_CONNECTION_AGE_S="1") as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        channel.subscribe(states.put)
+        answers = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(frames.get, None))
+        frames.put(frame)
+        assert not next(answers).error_message
+        while states.get(timeout=30) != grpc.ChannelConnectivity.READY:
+            pass
+        assert states.get(timeout=30) == grpc.ChannelConnectivity.IDLE
+        frames.put(frame)
+        assert not next(answers).error_message
+        frames.put(None)
+        assert not list(answers)
