@@ -211,7 +211,8 @@ class Pipeline:
         return tiling.plan(height, width, self.settings.max_tile_pixels, card.tile_overlap, card.alignment)
 
     async def _run(self, engine: Engine, frame: Pixels, tiles: list[Tile], strength: float) -> list[Ran]:
-        return await together(self._batcher.run(engine, tiling.cut(frame, tile), strength) for tile in tiles)
+        pieces = await self.in_thread(lambda: [tiling.cut(frame, tile) for tile in tiles])
+        return await together(self._batcher.run(engine, piece, strength) for piece in pieces)
 
 
 async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

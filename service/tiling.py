@@ -13,6 +13,8 @@ import numpy as np
 
 from service.codec import Pixels
 
+_ROWS = 16
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -51,9 +53,28 @@ def plan(height: int, width: int, max_pixels: int, overlap: int, alignment: int)
 
 
 def cut(frame: Pixels, tile: Tile) -> Pixels:
-    """The pixels a tile reads, as a view."""
+    """The pixels a tile reads, as a view.
+
+    Networks may treat gray images by themselves, and no tile of a frame in colour is one: where it is gray
+    throughout, it is a copy with one level of colour in a corner of its context.
+    """
     top, left, bottom, right = tile.read
-    return frame[top:bottom, left:right]
+    pixels = frame[top:bottom, left:right]
+    if pixels.shape == frame.shape or not _is_gray(pixels) or _is_gray(frame):
+        return pixels
+    told = pixels.copy()
+    corner = (0, 0) if tile.read[2:] == tile.core[2:] else (-1, -1)
+    told[(*corner, 0)] ^= 1
+    return told
+
+
+def _is_gray(pixels: Pixels) -> bool:
+    """Whether the channels are equal; of most frames in colour a few rows tell."""
+    for top in range(0, len(pixels), _ROWS):
+        rows = pixels[top : top + _ROWS]
+        if any((rows[..., 0] != rows[..., channel]).any() for channel in range(1, pixels.shape[2])):
+            return False
+    return True
 
 
 def join(tiles: Sequence[Tile], results: Sequence[Pixels], height: int, width: int, scale: int = 1) -> Pixels:

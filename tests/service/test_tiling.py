@@ -58,3 +58,15 @@ def test_tiled_is_the_same_as_whole(shipped: StoredModel) -> None:
     results = [engine.run(cut(frame, tile)[None], strength)[0] for tile in tiles]
     tiled = join(tiles, results, 403, 517)
     assert np.abs(tiled.astype(int) - whole).max() <= 1
+
+
+def test_a_gray_tile_of_a_frame_in_colour_is_no_gray_image() -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (300, 500, 1), np.uint8).repeat(3, axis=2)
+    stamped = gray.copy()
+    stamped[7, 11] = (200, 0, 0)
+    tiles = plan(300, 500, 40_000, 30, 8)
+    for tile in tiles:
+        assert np.array_equal(cut(gray, tile), gray[tile.read[0] : tile.read[2], tile.read[1] : tile.read[3]])
+        piece = cut(stamped, tile)
+        assert (piece[..., :1] != piece).any()
+    assert np.array_equal(join(tiles, [cut(stamped, tile) for tile in tiles], 300, 500), stamped)
