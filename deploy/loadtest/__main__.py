@@ -15,7 +15,7 @@ from deploy.loadtest.pictures import MIXES, ROOT, make_pictures
 from deploy.loadtest.report import new_folder, write_report
 from deploy.loadtest.revisions import checkout_of, settings_of
 from deploy.loadtest.steps import FULL, SHORT
-from deploy.loadtest.target import Target, our_service, running_service, stop_on_sigterm
+from deploy.loadtest.target import MODEL, Target, our_service, running_service, stop_on_sigterm
 
 _IN_SHORT = Comparison(rounds=2, users=8, closed_s=5, loads=((0.7, 10), (1.3, 10)))
 _IN_FULL = Comparison(rounds=5, users=8, closed_s=12, loads=((0.7, 25), (1.3, 25)))
@@ -26,6 +26,7 @@ _IN_FULL = Comparison(rounds=5, users=8, closed_s=12, loads=((0.7, 25), (1.3, 25
 @click.option(
     "--mix", type=click.Choice(list(MIXES)), default="mixed", show_default=True, help="what to send"
 )
+@click.option("--model", default=MODEL, show_default=True, help="to ask for, over HTTP and gRPC")
 @click.option("--out", type=click.Path(path_type=Path), help="folder; default runs/loadtest/<time>")
 @click.option("--url", help="of a service that runs already, such as http://127.0.0.1:3000")
 @click.option("--grpc", default="127.0.0.1:3001", show_default=True, help="its gRPC address, with --url")
@@ -37,6 +38,7 @@ _IN_FULL = Comparison(rounds=5, users=8, closed_s=12, loads=((0.7, 25), (1.3, 25
 def main(
     full: bool,
     mix: str,
+    model: str,
     out: Path | None,
     url: str | None,
     grpc: str,
@@ -52,15 +54,15 @@ def main(
     """
     if sum(map(bool, (url, vs, vs_setting))) > 1:
         raise click.UsageError("--url, --vs and --vs-setting exclude each other")
-    there = running_service(url, grpc, allow_remote=allow_remote) if url else None
+    there = running_service(url, grpc, model, allow_remote=allow_remote) if url else None
     settings = settings_of(vs_setting)
     folder = new_folder(out)
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(checkout_of(vs)) if vs else ROOT
-        here = there or stack.enter_context(our_service(revision(ROOT), folder))
+        here = there or stack.enter_context(our_service(revision(ROOT), folder, model=model))
         if vs or settings:
             label = vs or " ".join(vs_setting)
-            other = stack.enter_context(our_service(label, folder, place, settings))
+            other = stack.enter_context(our_service(label, folder, place, settings, model))
             crossed = _compare([here, other], mix, _IN_FULL if full else _IN_SHORT, folder, p99_ms, seed)
         else:
             measured = measure(here, mix, FULL if full else SHORT, folder / "runs", p99_ms, seed)
@@ -76,7 +78,8 @@ def _compare(
     sides = [Side(target, "http") for target in targets]
     machine = describe_machine()
     seen = compare(generator, sides, how, seed)
-    click.echo(f"\n{write_comparison(f'{mix} pictures', [(sides, seen)], how, machine, folder)}")
+    title = f"{mix} pictures, {targets[0].model}"
+    click.echo(f"\n{write_comparison(title, [(sides, seen)], how, machine, folder)}")
     return any(step.outcome.crossed for one in seen for step in one.steps)
 
 

@@ -26,7 +26,6 @@ from deploy.loadtest.target import Target
 Protocol = Literal["http", "grpc"]
 PROTOCOLS: tuple[Protocol, ...] = ("http", "grpc")
 TIMEOUT_S = 60
-MODEL = "frames-balanced"
 _SCRIPTS = Path(__file__).parent / "k6"
 _MOST_USERS = 400
 # What a request may take before k6 runs out of users; not more, as each new user is a new connection
@@ -129,7 +128,7 @@ class Generator:
         plan |= {
             "url": target.url,
             "address": target.grpc_address,
-            "model": MODEL,
+            "model": target.model,
             "protoset": str(self._protoset),
             "pictures": self._files,
             "arrivals": str(place / "arrivals.json"),

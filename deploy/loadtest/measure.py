@@ -34,7 +34,8 @@ def measure(target: Target, mix: str, form: Form, folder: Path, p99_ms: float, s
         click.echo(size)
         load = Load(_generator(size, folder / size, p99_ms), target, seed)
         sizes += [(size, load.closed(protocol, form.size_users, form.size_s)) for protocol in PROTOCOLS]
-    return Measured(f"{mix} pictures, {target.label}", machine, [*peaks, over_grpc], steps, ramp, sizes)
+    title = f"{mix} pictures, {target.model}, {target.label}"
+    return Measured(title, machine, [*peaks, over_grpc], steps, ramp, sizes)
 
 
 def _generator(mix: str, folder: Path, p99_ms: float) -> Generator:

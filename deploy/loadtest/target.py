@@ -21,6 +21,7 @@ from deploy.loadtest.pictures import ROOT
 
 _START_TIMEOUT_S = 120
 _STOP_TIMEOUT_S = 40
+MODEL = "frames-balanced"
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class Target:
     """Where requests go.
 
     Attributes:
-        url: of the images; `http://127.0.0.1:3000/v1/denoise`.
+        url: of the images; `http://127.0.0.1:3000/v1/denoise?model=frames-fast`.
         grpc_address: `127.0.0.1:3001`.
         metrics_url: Prometheus text of a quietframe, None for others.
         pid: of the process whose tree is the service, None where it is not ours.
+        model: that the images are for, by either protocol.
     """
 
     label: str
@@ -39,11 +41,16 @@ class Target:
     grpc_address: str
     metrics_url: str | None
     pid: int | None
+    model: str = MODEL
 
 
 @contextmanager
 def our_service(
-    label: str, folder: Path, checkout: Path = ROOT, settings: Mapping[str, str] | None = None
+    label: str,
+    folder: Path,
+    checkout: Path = ROOT,
+    settings: Mapping[str, str] | None = None,
+    model: str = MODEL,
 ) -> Iterator[Target]:
     """`quietframe serve` of a checkout, with QUIETFRAME_* `settings`; its output goes to `folder`."""
     port, grpc_port = free_ports(2)
@@ -60,15 +67,15 @@ def our_service(
     command = [sys.executable, "-m", "service.cli", "serve"]
     base = f"http://127.0.0.1:{port}"
     with started(label, command, environment, checkout, folder, f"{base}/readyz") as pid:
-        yield Target(label, f"{base}/v1/denoise", f"127.0.0.1:{grpc_port}", f"{base}/metrics", pid)
+        yield _target(label, base, f"127.0.0.1:{grpc_port}", pid, model)
 
 
-def running_service(url: str, grpc_address: str, *, allow_remote: bool) -> Target:
+def running_service(url: str, grpc_address: str, model: str, *, allow_remote: bool) -> Target:
     """A service that somebody else has started.
 
     Raises:
-        click.ClickException: an address is not loopback and nobody said that it may be, or it does not
-            answer.
+        click.ClickException: an address is not loopback and nobody said that it may be, it does not
+            answer, or has no such model.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -83,7 +90,15 @@ def running_service(url: str, grpc_address: str, *, allow_remote: bool) -> Targe
         raise click.ClickException(f"{base} does not answer: {error}") from None
     if status != http.client.OK:
         raise click.ClickException(f"{base}/metrics answers {status}; it must be open, without a token")
-    return Target(base, f"{base}/v1/denoise", grpc_address, f"{base}/metrics", None)
+    return _target(base, base, grpc_address, None, model)
+
+
+def _target(label: str, base: str, grpc_address: str, pid: int | None, model: str) -> Target:
+    status, _ = get(f"{base}/v1/models/{urllib.parse.quote(model)}", 10)
+    if status != http.client.OK:
+        raise click.ClickException(f"{base} has no model {model} (status {status}); see /v1/models there")
+    url = f"{base}/v1/denoise?{urllib.parse.urlencode({'model': model})}"
+    return Target(label, url, grpc_address, f"{base}/metrics", pid, model)
 
 
 @contextmanager

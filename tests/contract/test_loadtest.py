@@ -1,5 +1,6 @@
 """The load test tells the truth: what k6 saw is what the service counted, and the arithmetic is right."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -19,7 +20,7 @@ from deploy.loadtest.peers.__main__ import main as peers
 from deploy.loadtest.pictures import make_pictures
 from deploy.loadtest.report import Measured, write_report
 from deploy.loadtest.schedule import make_schedule
-from deploy.loadtest.target import Target
+from deploy.loadtest.target import Target, running_service
 from deploy.loadtest.watch import Watch, Watched
 from tests.conftest import Server
 
@@ -28,8 +29,8 @@ TICK_MS = 2.0  # k6 reads its clock in whole milliseconds, at the begin and the 
 
 @pytest.fixture(scope="module")
 def target(server: Server) -> Target:
-    url = server.url
-    return Target("this", f"{url}/v1/denoise", server.grpc, f"{url}/metrics", server.process.pid)
+    found = running_service(server.url, server.grpc, "frames-fast", allow_remote=False)
+    return dataclasses.replace(found, pid=server.process.pid)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,18 @@ def test_the_generator_and_the_service_agree(protocol: Protocol, steps: dict[Pro
     assert step.cores is not None
     assert step.cores > 0
     assert "failed rate==0" not in step.outcome.crossed
+
+
+def test_both_protocols_ask_for_the_model_given(steps: dict[Protocol, Step]) -> None:
+    for step in steps.values():
+        before, after = step.watched.before, step.watched.after
+        grown = {key for key in after if after[key] > before.get(key, 0)}
+        models = {
+            dict(labels)["model"].split("/")[0]
+            for name, labels in grown
+            if name == "quietframe_stage_seconds_count"
+        }
+        assert models == {"frames-fast"}
 
 
 def test_latency_counts_from_the_schedule_and_holds_the_stages(steps: dict[Protocol, Step]) -> None:
@@ -172,6 +185,14 @@ def test_wrong_usage_is_one_clear_line(arguments: list[str], word: str, tmp_path
     done = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "report")])
     assert done.exit_code in (1, 2)
     assert word in done.output.splitlines()[-1]
+
+
+def test_a_model_that_is_not_there_is_named_before_anything_is_sent(server: Server, tmp_path: Path) -> None:
+    place = ["--url", server.url, "--grpc", server.grpc, "--out", str(tmp_path / "report")]
+    done = CliRunner().invoke(main, [*place, "--model", "frames-fats"])
+    assert done.exit_code == 1
+    assert "no model frames-fats (status 404)" in done.output
+    assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize("seed", ["-1", str(2**31)])

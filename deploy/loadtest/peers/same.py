@@ -13,7 +13,6 @@ import tritonclient.grpc
 from PIL import Image
 
 from deploy.loadtest.compare import Side
-from deploy.loadtest.generator import MODEL
 
 _TIMEOUT_S = 60
 _LEVELS = 0.5  # of 255, on average; JPEG may round what a last bit of the network tips
@@ -44,7 +43,9 @@ def _post(url: str, data: bytes) -> bytes:
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=_TIMEOUT_S)
     try:
-        connection.request("POST", parts.path, body=data, headers={"Content-Type": "image/jpeg"})
+        connection.request(
+            "POST", f"{parts.path}?{parts.query}", body=data, headers={"Content-Type": "image/jpeg"}
+        )
         return connection.getresponse().read()
     finally:
         connection.close()
@@ -54,5 +55,5 @@ def _infer(side: Side, data: bytes) -> bytes:
     tensor = tritonclient.grpc.InferInput("IMAGE", [1], "BYTES")
     tensor.set_data_from_numpy(np.array([data], np.object_))
     with tritonclient.grpc.InferenceServerClient(side.target.grpc_address) as client:
-        result = client.infer(MODEL, [tensor], client_timeout=_TIMEOUT_S)
+        result = client.infer(side.target.model, [tensor], client_timeout=_TIMEOUT_S)
     return bytes(result.as_numpy("DENOISED")[0])

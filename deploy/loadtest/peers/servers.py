@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from deploy.loadtest.generator import MODEL
-from deploy.loadtest.target import Target, free_ports, started
+from deploy.loadtest.target import MODEL, Target, free_ports, started
 from model_store import ModelStore, default_root
 
 PLACE = Path(__file__).parent
