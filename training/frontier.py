@@ -36,14 +36,17 @@ class Point:
 
 
 def points(rows: Sequence[Row]) -> dict[str, Point]:
-    """Every denoiser under Gaussian noise of sigma 25 in colour; empty where that was not measured."""
+    """Every denoiser under Gaussian noise of sigma 25 in colour; empty where that was not measured.
+
+    Its time is that of all rows, as in the table: the few images of one row are too few for it.
+    """
     chosen = [row for row in rows if row.corruption == CORRUPTION]
     everywhere = set[str].intersection(*(set(row.scores) for row in chosen)) if chosen else set()
     names = [name for name in (chosen[0].scores if chosen else ()) if name in everywhere - {"noisy"}]
     return {
         name: Point(
             float(np.mean([score.psnr for row in chosen for score in row.scores[name]])),
-            ms_per_megapixel(chosen, name),
+            ms_per_megapixel(rows, name),
         )
         for name in names
     }
