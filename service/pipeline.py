@@ -211,7 +211,9 @@ class Pipeline:
         return tiling.plan(height, width, self.settings.max_tile_pixels, card.tile_overlap, card.alignment)
 
     async def _run(self, engine: Engine, frame: Pixels, tiles: list[Tile], strength: float) -> list[Ran]:
-        pieces = await self.in_thread(lambda: [tiling.cut(frame, tile) for tile in tiles])
+        if len(tiles) == 1:  # which need not wait for a thread
+            return [await self._batcher.run(engine, frame, strength)]
+        pieces = await self.in_thread(lambda: tiling.cut(frame, tiles))
         return await together(self._batcher.run(engine, piece, strength) for piece in pieces)
 
 
@@ -242,7 +244,7 @@ def _measured(card: ModelCard, begun: float, arrived: float, ran: list[Ran]) -> 
 
 def _noise(tiles: list[Tile], ran: list[Ran], frame: Pixels) -> float:
     return noise_sigma(
-        (tiling.core(tile, tiling.cut(frame, tile)), tiling.core(tile, each.pixels))
+        (tiling.part(frame, tile.core), tiling.core(tile, each.pixels))
         for tile, each in zip(tiles, ran, strict=True)
     )
 

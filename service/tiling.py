@@ -14,14 +14,15 @@ import numpy as np
 from service.codec import Pixels
 
 _ROWS = 16
+Box = tuple[int, int, int, int]  # top, left, bottom, right
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Where a tile is read, and which part of the frame it fills; (top, left, bottom, right)."""
+    """Where a tile is read, and which part of the frame it fills."""
 
-    read: tuple[int, int, int, int]
-    core: tuple[int, int, int, int]
+    read: Box
+    core: Box
 
 
 def plan(height: int, width: int, max_pixels: int, overlap: int, alignment: int) -> list[Tile]:
@@ -52,16 +53,28 @@ def plan(height: int, width: int, max_pixels: int, overlap: int, alignment: int)
     ]
 
 
-def cut(frame: Pixels, tile: Tile) -> Pixels:
-    """The pixels a tile reads, as a view.
+def cut(frame: Pixels, tiles: Sequence[Tile]) -> list[Pixels]:
+    """The pixels that each tile reads, as views.
 
     Networks may treat gray images by themselves, and no tile of a frame in colour is one: where it is gray
     throughout, it is a copy with one level of colour in a corner of its context.
     """
-    top, left, bottom, right = tile.read
-    pixels = frame[top:bottom, left:right]
-    if pixels.shape == frame.shape or not _is_gray(pixels) or _is_gray(frame):
-        return pixels
+    pieces = [part(frame, tile.read) for tile in tiles]
+    if _is_gray(frame):
+        return pieces
+    return [
+        _in_colour(piece, tile) if _is_gray(piece) else piece
+        for piece, tile in zip(pieces, tiles, strict=True)
+    ]
+
+
+def part(frame: Pixels, box: Box) -> Pixels:
+    """The pixels within a box, as a view."""
+    top, left, bottom, right = box
+    return frame[top:bottom, left:right]
+
+
+def _in_colour(pixels: Pixels, tile: Tile) -> Pixels:
     told = pixels.copy()
     corner = (0, 0) if tile.read[2:] == tile.core[2:] else (-1, -1)
     told[(*corner, 0)] ^= 1
