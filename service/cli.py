@@ -105,7 +105,7 @@ def denoise(
     set_settings(options)
     settings = load_settings()
     jobs = plan_files(paths, out, format)
-    pipeline = Pipeline(settings.model_copy(update={"default_model": model or settings.default_model}))
+    pipeline = Pipeline(_for_one_model(settings, model))
     failed = denoise_files(pipeline, jobs, Order(None, strength, format, quality, noise))
     if failed:
         sys.exit(1)
@@ -153,12 +153,11 @@ def video(
 
     set_settings(options)
     settings = load_settings()
-    chosen = model or settings.default_model
     if server:
         there = frame_cleaners.Server(server, token, tls, ca, settings.max_body_bytes)
-        cleaner = frame_cleaners.clean_there(there, chosen, strength)
+        cleaner = frame_cleaners.clean_there(there, model or settings.default_model, strength)
     else:
-        pipeline = Pipeline(settings.model_copy(update={"default_model": chosen}))
+        pipeline = Pipeline(_for_one_model(settings, model))
         cleaner = frame_cleaners.clean_here(pipeline, Order(None, strength, "raw"))
     if not clean_video(source, target, cleaner, frames):
         sys.exit(1)
@@ -213,6 +212,11 @@ def archive(
     name = f"{card.name}:{card.version}"  # a version that is published meanwhile must not mix in
     terms = Terms(name, card.sha256, strength, format, quality or settings.jpeg_quality)
     sys.exit(run_archive(plan_archive(source, dest, terms), settings, address, engines, cores))
+
+
+def _for_one_model(settings: Settings, model: str | None) -> Settings:
+    """Settings under which a model that was named cleans everything."""
+    return settings.model_copy(update={"default_model": model, "gray_model": None}) if model else settings
 
 
 main.add_command(models)

@@ -1,4 +1,4 @@
-"""A picture as a model takes it: its channels, its size."""
+"""A picture as a model takes it: its channels, its size; and whether it is gray."""
 
 import numpy as np
 
@@ -7,6 +7,7 @@ from service.codec import Pixels
 from service.errors import BadImageError
 
 _STRIP = 2**16  # pixels
+_ROWS = 16
 
 
 def fitted(pixels: Pixels, card: ModelCard) -> Pixels:
@@ -25,6 +26,15 @@ def fitted(pixels: Pixels, card: ModelCard) -> Pixels:
     if pixels.shape[2] == channels:
         return pixels
     return np.repeat(pixels, 3, axis=2) if channels == 3 else luma(pixels)
+
+
+def is_gray(pixels: Pixels) -> bool:
+    """Whether the channels of `[H, W, C]` are equal; of most images in colour a few rows tell."""
+    for top in range(0, len(pixels), _ROWS):
+        rows = pixels[top : top + _ROWS]
+        if any((rows[..., 0] != rows[..., channel]).any() for channel in range(1, pixels.shape[2])):
+            return False
+    return True
 
 
 def luma(pixels: Pixels) -> Pixels:

@@ -22,7 +22,7 @@ from service.codec import Picture, Pixels
 from service.engine import Engine, Samples
 from service.engines import Engines
 from service.errors import BadImageError, BadParameterError, DeadlineError
-from service.fitting import fitted, luma
+from service.fitting import fitted, is_gray, luma
 from service.header import Limits, inspect
 from service.noise import noise_sigma
 from service.order import Denoised, Order
@@ -44,10 +44,10 @@ class _Source:
 
 
 class Pipeline:
-    """Loads the default model and serves until `close`; blocks for some seconds when made.
+    """Loads the default model and that of gray images, serves until `close`; blocks for seconds when made.
 
     Raises:
-        StoreError, StartError: the default model cannot be loaded.
+        StoreError, StartError: one of these models cannot be loaded.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -65,6 +65,8 @@ class Pipeline:
             settings.precision,
             settings.max_models,
         )
+        if settings.gray_model:
+            self.engines.load(settings.gray_model)
         self.admission = Admission(
             settings.max_buffered_bytes,
             settings.max_queue_requests,
@@ -111,19 +113,14 @@ class Pipeline:
         Raises:
             ServiceError: see the classes; cancelling the call drops the work that has not begun.
         """
-        engine = await self.engine(order.model)
-        card = engine.card
-        if not (card.takes_image and card.gives_image):
-            raise BadParameterError(
-                f"Model {card.label} does {card.task}, not image to image; ask it over /v2"
-            )
-        order.check(card)
-        source = await self._checked(image, card.scale)
+        engine = await self._image_engine(order.model, order)
+        source = await self._checked(image, engine.card.scale)
         # What is removed at less than full strength is rounded to whole levels, so it is no measure.
         strengths = [order.strength, 1.0] if order.noise and order.strength < 1 else [order.strength]
         with self._admitted(place, len(strengths) * source.pixels):
             begun = time.perf_counter()
-            picture, frame = await self.in_thread(lambda: _decode(source, card))
+            engine, picture, frame = await self._decoded(source, engine, order)
+            card = engine.card
             arrived = time.perf_counter()
             tiles = self._tiles(frame, card)
             runs = await together(self._run(engine, frame, tiles, strength) for strength in strengths)
@@ -164,6 +161,26 @@ class Pipeline:
         if card.gives_image and format != "raw":
             data = await self.in_thread(lambda: codec.encode(Picture(ran.pixels), format, quality))
         return Denoised(ran.pixels, data, format, card, _measured(card, begun, arrived, [ran]))
+
+    async def _image_engine(self, reference: str | None, order: Order) -> Engine:
+        engine = await self.engine(reference)
+        card = engine.card
+        if not (card.takes_image and card.gives_image):
+            raise BadParameterError(
+                f"Model {card.label} does {card.task}, not image to image; ask it over /v2"
+            )
+        order.check(card)
+        return engine
+
+    async def _decoded(self, source: _Source, engine: Engine, order: Order) -> tuple[Engine, Picture, Pixels]:
+        """The picture, the frame that the engine takes, and the engine: another where gray has its own."""
+        picture, frame = await self.in_thread(lambda: _decode(source, engine.card))
+        if order.model or not self.settings.gray_model:
+            return engine, picture, frame
+        if await self.in_thread(lambda: is_gray(picture.pixels)):
+            engine = await self._image_engine(self.settings.gray_model, order)
+            frame = await self.in_thread(lambda: fitted(picture.pixels, engine.card))
+        return engine, picture, frame
 
     async def engine(self, reference: str | None) -> Engine:
         """The engine of `name`, `name:version` or (None) the default model, loaded if it is not yet.

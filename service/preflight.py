@@ -32,16 +32,22 @@ def check_certificate(settings: Settings) -> None:
 
 
 def check_model(settings: Settings) -> None:
-    """Raises StartError or StoreError where the default model cannot be loaded."""
+    """Raises StartError or StoreError where the default model, or that of gray images, cannot be loaded."""
     from service.engines import Engines
 
-    Engines(
+    engines = Engines(
         ModelStore(settings.model_store),
         settings.default_model,
         settings.device,
         settings.threads_per_worker,
         precision=settings.precision,
     )
+    if settings.gray_model:
+        card = engines.load(settings.gray_model).card
+        if card.task != "denoise":
+            raise StartError(
+                f"QUIETFRAME_GRAY_MODEL {card.label} does {card.task}; name one that cleans images, or none"
+            )
 
 
 def _check_port_is_free(host: str, port: int, option: str) -> None:

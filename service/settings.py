@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     )
     model_store: Path = Field(default_factory=default_root, description="folder of published models")
     default_model: str = Field("frames-balanced", description="model of requests that name none")
+    gray_model: str | None = Field(
+        None,
+        description="model of gray images where none is named, such as frames-camera for cameras at night",
+    )
     max_models: int = Field(
         4, ge=2, description="models in memory at once, each worker; the least recently used make room"
     )

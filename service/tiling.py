@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.codec import Pixels
+from service.fitting import is_gray
 
-_ROWS = 16
 Box = tuple[int, int, int, int]  # top, left, bottom, right
 
 
@@ -60,10 +60,10 @@ def cut(frame: Pixels, tiles: Sequence[Tile]) -> list[Pixels]:
     throughout, it is a copy with one level of colour in a corner of its context.
     """
     pieces = [part(frame, tile.read) for tile in tiles]
-    if _is_gray(frame):
+    if is_gray(frame):
         return pieces
     return [
-        _in_colour(piece, tile) if _is_gray(piece) else piece
+        _in_colour(piece, tile) if is_gray(piece) else piece
         for piece, tile in zip(pieces, tiles, strict=True)
     ]
 
@@ -79,15 +79,6 @@ def _in_colour(pixels: Pixels, tile: Tile) -> Pixels:
     corner = (0, 0) if tile.read[2:] == tile.core[2:] else (-1, -1)
     told[(*corner, 0)] ^= 1
     return told
-
-
-def _is_gray(pixels: Pixels) -> bool:
-    """Whether the channels are equal; of most frames in colour a few rows tell."""
-    for top in range(0, len(pixels), _ROWS):
-        rows = pixels[top : top + _ROWS]
-        if any((rows[..., 0] != rows[..., channel]).any() for channel in range(1, pixels.shape[2])):
-            return False
-    return True
 
 
 def join(tiles: Sequence[Tile], results: Sequence[Pixels], height: int, width: int, scale: int = 1) -> Pixels:

@@ -175,7 +175,13 @@ def _has_cuda() -> bool:
 
 def _work(plan: Plan, settings: Settings, pool: Pool, gpu: bool) -> Work:
     device = settings.device if gpu else "cpu"
-    change = {"default_model": plan.terms.model, "workers": 1, "threads": pool.cores, "device": device}
+    change = {
+        "default_model": plan.terms.model,
+        "gray_model": None,
+        "workers": 1,
+        "threads": pool.cores,
+        "device": device,
+    }
     secrets: dict[str, object] = {"tokens": frozenset(), "tls_cert": None, "tls_key": None}
     theirs = settings.model_copy(update=change | secrets)
     return Work(plan.source.url, plan.dest.url, plan.dest.run, plan.terms, theirs)

@@ -19,7 +19,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from model_store import default_root
 from service.throughput import _rate
-from tests.conftest import ROOT, running_server
+from tests.conftest import ROOT, free_port, running_server
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -169,6 +169,33 @@ def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], status: i
     assert done.returncode == status
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("nobody", "no model 'nobody'"),
+        ("mnist-latent2-encoder", "QUIETFRAME_GRAY_MODEL mnist-latent2-encoder/2 does encode"),
+    ],
+)
+def test_a_model_that_cannot_clean_gray_images_is_refused_at_start(model: str, said: str) -> None:
+    done = quietframe("serve", "--port", free_port(), "--grpc-port", "0", GRAY_MODEL=model)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_model_that_is_named_cleans_gray_files_too(frames: Path, tmp_path: Path) -> None:
+    gray, gray_model = tmp_path / "gray.png", {"GRAY_MODEL": "frames-camera"}
+    with Image.open(frames / "a.png") as image:
+        image.convert("L").save(gray)
+    arguments = {"by-itself": (), "named": ("--model", "frames-fast"), "camera": ("--model", "frames-camera")}
+    clean = {}
+    for name, model in arguments.items():
+        done = quietframe("denoise", gray, "-o", tmp_path / name, *model, **gray_model)
+        assert done.returncode == 0, done.stderr
+        clean[name] = (tmp_path / name / "gray.png").read_bytes()
+    assert clean["by-itself"] == clean["camera"] != clean["named"]
 
 
 def test_a_taken_port_is_named() -> None:

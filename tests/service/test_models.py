@@ -15,7 +15,7 @@ import tritonclient.http
 from PIL import Image
 
 from model_store import ModelCard, ModelStore, card_markdown, default_root
-from tests.conftest import Server
+from tests.conftest import Server, running_server
 
 CARDS = {stored.card.name: stored.card for stored in ModelStore(default_root())}
 IMAGE_MODELS = [card.name for card in CARDS.values() if card.takes_image and card.gives_image]
@@ -193,3 +193,19 @@ def test_only_what_denoises_measures_noise(server: Server) -> None:
         else:
             assert answer.status_code == 422
             assert "measures no noise" in answer.json()["error"]
+
+
+def test_gray_images_have_a_model_of_their_own_where_none_is_named() -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    gray = colour[..., :1]
+    with running_server(DEFAULT_MODEL="frames-fast", GRAY_MODEL="frames-camera") as server:
+
+        def answer(pixels: npt.NDArray[np.uint8], model: str = "") -> tuple[str, bytes]:
+            asked = {"model": model} if model else {}
+            done = httpx.post(f"{server.url}/v1/denoise", params=asked, content=png(pixels), timeout=60)
+            return done.raise_for_status().headers["x-model"].partition("/")[0], done.content
+
+        assert answer(colour) == answer(colour, "frames-fast")
+        for given in (gray, gray.repeat(3, axis=2)):
+            assert answer(given) == answer(given, "frames-camera")
+            assert answer(given, "frames-fast")[0] == "frames-fast"
