@@ -37,7 +37,9 @@ class DenoiseQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="`name` or `name:version`; if absent the default model, or that of gray images")
+    model: str | None = Field(
+        None, description="`name` or `name:version`; if absent the default model, or that of gray images"
+    )
     strength: float = Field(1.0, ge=0, le=1, description="share of the estimated noise to remove")
     format: ImageFormat | None = Field(
         None, description="output format; else by Accept, else that of the input"
