@@ -63,7 +63,7 @@ def published_network(stored: StoredModel) -> tuple[Recipe, ResidualUNet]:
     graph = onnx.load_from_string(stored.read_verified()).graph
     found = {weight_name(each.name): each for each in graph.initializer}
     try:
-        recipe = _recipe(card)
+        recipe = recipe_of(card)
         network = build_network(recipe)
         network.load_state_dict(
             {name: torch.tensor(numpy_helper.to_array(each)) for name, each in found.items() if name}
@@ -76,10 +76,14 @@ def published_network(stored: StoredModel) -> tuple[Recipe, ResidualUNet]:
     return recipe, network.eval()
 
 
-def _recipe(card: ModelCard) -> Recipe:
+def recipe_of(card: ModelCard) -> Recipe:
     """How it was trained, by its card, which is older than the recipe of its name may be today.
 
     Only of how patches were cut the oldest cards tell nothing; for these it is today's recipe that does.
+
+    Raises:
+        RecipeError: of its name none ships.
+        ValidationError: it was spelled otherwise in its day.
     """
     trained = card.training
     spelled = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from model_store import ModelStore, StoreError, default_root
-from training.errors import TrainingError
+from training.errors import StoppedError, TrainingError
 from training.evaluate_cli import evaluate
 from training.options import DATA_DIR_OPTION, FOLDER, NEW_FOLDER, SEED
 from training.plot_cli import plot
@@ -23,6 +23,9 @@ class _Errors(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except StoppedError as stopped:
+            click.echo(str(stopped), err=True)
+            ctx.exit(stopped.status)
         except (TrainingError, StoreError) as error:
             raise click.ClickException(str(error)) from None
 
@@ -140,7 +143,11 @@ def average(runs: tuple[Path, ...], run: Path) -> None:
 
 @main.command()
 @click.argument("run", type=FOLDER)
-@click.option("--photos", type=FOLDER, help="the folder of photographs it was trained on, for the card")
+@click.option(
+    "--photos",
+    type=FOLDER,
+    help="the folder of photographs, for runs of before they told on which they were trained",
+)
 @click.option(
     "--metrics",
     type=click.Path(exists=True, path_type=Path),

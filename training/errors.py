@@ -17,6 +17,14 @@ class DivergedError(TrainingError):
     """The loss is not a number any more."""
 
 
+class StoppedError(TrainingError):
+    """A signal ended the run before its budget did; nothing is lost."""
+
+    def __init__(self, text: str, signal: int) -> None:
+        super().__init__(text)
+        self.status = 128 + signal  # as shells have it
+
+
 class ParityError(TrainingError):
     """The exported graph does not compute what the network computes."""
 

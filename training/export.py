@@ -107,7 +107,7 @@ def export_run(
     recipe, network, effort = load_run(run)
     whole, *halves = [(part, export_part(part)) for part in parts(network)]
     measured = read_measurements(measurements, whole[1]) if measurements else Measured((), {})
-    provenance = provenance_of(recipe, photos, effort.photographs).after(effort.provenance)
+    provenance = _own_provenance(run, recipe, photos, effort).after(effort.provenance)
     attachments = {ATTRIBUTION: provenance.attribution.encode()} if provenance.attribution else {}
     published = []
     for part, model in (whole, *halves):
@@ -115,6 +115,16 @@ def export_run(
         card = make_card(recipe, network, part, model, number, measured, effort, provenance.training_data)
         published.append(publish(store, card, model, attachments))
     return published
+
+
+def _own_provenance(run: Path, recipe: Recipe, photos: Path | None, effort: Effort) -> Provenance:
+    """What the run was trained on, as it says itself, or by the folder where it is from before that."""
+    told = effort.own_provenance
+    if told == Provenance():
+        return provenance_of(recipe, photos, effort.photographs)
+    if photos and told != provenance_of(recipe, photos, effort.photographs):
+        raise DataError(f"{run} was trained on other images than those of {photos}; leave out --photos")
+    return told
 
 
 def publish(store: ModelStore, card: ModelCard, model: bytes, attachments: dict[str, bytes]) -> StoredModel:

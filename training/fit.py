@@ -5,13 +5,14 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torch.optim import Adam, AdamW
@@ -19,7 +20,7 @@ from torch.optim import Adam, AdamW
 from training.batches import Batches, Share, prepare
 from training.build import build_network
 from training.checkpoint_io import AtomicCheckpointIO
-from training.errors import DataError, DivergedError, RecipeError
+from training.errors import DataError, DivergedError, RecipeError, StoppedError
 from training.grow import grow
 from training.losses import build_loss, psnr
 from training.muon import hold_kernels_as_kernels, hold_kernels_as_matrices, muon_and_adamw
@@ -27,6 +28,7 @@ from training.network import Network
 from training.networks import ResidualUNet
 from training.provenance import Provenance, provenance_of
 from training.recipe import Recipe, changed
+from training.stopping import StopAtSignals
 
 log = logging.getLogger(__name__)
 _GO_ON = "--begin-with this one goes on from its last good checkpoint, if it has one"
@@ -147,6 +149,7 @@ class Denoiser(pl.LightningModule):
         self.seconds_done = checkpoint["seconds_done"]
         self.earlier = checkpoint["earlier"]
         self.provenance = Provenance.of_checkpoint(checkpoint, "provenance")
+        self.own_provenance = Provenance.of_checkpoint(checkpoint, "own_provenance")
 
     def begin_with(self, begun: Begun) -> None:
         """Take the weights of an earlier network; a U-Net may be larger, and begins by computing the same.
@@ -192,6 +195,7 @@ def fit(
         DataError, RecipeError: the data, the recipe or what is in `run` cannot be used; nothing has been
             trained.
         DivergedError: the loss or a weight is no number; the last good checkpoint stays.
+        StoppedError: SIGTERM or Ctrl-C came before the end; the checkpoint holds all steps.
     """
     share = Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     if recipe.fit.batch % share.world:
@@ -213,21 +217,28 @@ def fit(
         model.train_only(recipe.fit.only)
     batches = prepare(recipe, data)
     model.photographs = batches.images
-    model.own_provenance = provenance_of(recipe, data, batches.images)
+    own = provenance_of(recipe, data, batches.images)
+    if model.own_provenance not in (Provenance(), own):
+        raise RecipeError(f"{run} was begun with other images; give another --run, and --begin-with {run}")
+    model.own_provenance = own
     model.steps_an_epoch = batches.epoch
     if model.progress >= 1:
         log.warning("%s is finished already; give another --run to train again", last)
         return last
+    stop = StopAtSignals()
     with warnings.catch_warnings():
         # Advice on what is done on purpose: one worker, resuming into the same folder.
         warnings.filterwarnings("ignore", module="pytorch_lightning")
-        make_trainer(recipe, run, batches).fit(
+        make_trainer(recipe, run, batches, stop).fit(
             model,
             batches.loader(model.steps_done, share, workers),
             batches.validation_loader(),
             ckpt_path=last if last.exists() else None,
             weights_only=True,
         )
+    if stop.received and model.progress < 1:
+        told = f"stopped at step {model.steps_done}, which {last} holds; the same command goes on from there"
+        raise StoppedError(told, stop.received)
     return last
 
 
@@ -282,10 +293,25 @@ def _multiplies_bf16() -> bool:
     return any(can and "bf16" in what for what, can in torch.cpu.get_capabilities().items())
 
 
-def make_trainer(recipe: Recipe, run: Path, batches: Batches) -> pl.Trainer:
+def averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The exponential moving average of weights, which remembers less while there is little to remember.
+
+    With 0.999 from the first step on, four fifths of it would be the first weights after 230 steps. As in
+    TensorFlow's `ExponentialMovingAverage` with `num_updates`.
+    """
+
+    def average(mean: Tensor, weight: Tensor, number: Tensor) -> Tensor:
+        kept = ((1 + number) / (10 + number)).clamp(max=decay)
+        return mean * kept + weight * (1 - kept)
+
+    return average
+
+
+def make_trainer(recipe: Recipe, run: Path, batches: Batches, *further: pl.Callback) -> pl.Trainer:
     checkpoints = ModelCheckpoint(
         run, filename="last", save_top_k=1, enable_version_counter=False, every_n_epochs=1
     )
+    averages = WeightAveraging(avg_fn=averaging(recipe.fit.ema))
     table = CSVLogger(run, name="log")
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     world = int(os.environ.get("WORLD_SIZE", 1))
@@ -298,7 +324,7 @@ def make_trainer(recipe: Recipe, run: Path, batches: Batches) -> pl.Trainer:
         use_distributed_sampler=False,
         max_epochs=-1,
         precision=recipe.fit.precision if _multiplies_bf16() else "32-true",
-        callbacks=[EMAWeightAveraging(decay=recipe.fit.ema), checkpoints, TQDMProgressBar(20)],
+        callbacks=[averages, checkpoints, TQDMProgressBar(20), *further],
         plugins=[AtomicCheckpointIO()],
         logger=[table, TensorBoardLogger(run, name="log", version=table.version)],
         log_every_n_steps=min(50, batches.epoch),

@@ -69,6 +69,7 @@ def adapt(
 
 def _recipe(base: Recipe, tuning: Tuning, frames: int) -> Recipe:
     own = f"Fine-tuned on {frames} noisy frames of one camera alone; others may be served worse than before."
+    noise = "The corruption that its card names is that of the network it began with."
     fit = FitRecipe(
         loss="mse",
         rate=tuning.rate,
@@ -79,10 +80,12 @@ def _recipe(base: Recipe, tuning: Tuning, frames: int) -> Recipe:
         precision="32-true",
         seed=tuning.seed,
     )
+    data = {"patch": tuning.patch, "gray": 0.0, "shrink": 1.0, "augment": 0.0}
     change = {
         "name": NAME,
+        "data": base.data.model_copy(update=data),
         "summary": f"{base.name}, fine-tuned to one camera's noise by Recorrupted-to-Recorrupted",
-        "limits": (own, *base.limits),
+        "limits": (own, noise, *base.limits),
         "fit": fit,
     }
     return base.model_copy(update=change)

@@ -36,10 +36,23 @@ def calibration(photos: Path) -> Iterator[dict[str, Any]]:
     files = image_files(photos)
     cases = [*STANDARD.values()] * _TURNS
     for seed, case in enumerate(cases):
-        path = files[seed * len(files) // len(cases)]
-        noisy = case.pair(path.name, _middle(read_rgb(path)), seed).noisy
+        first = seed * len(files) // len(cases)
+        name, clean = _first_readable([*files[first:], *files[:first]])
+        noisy = case.pair(name, _middle(clean), seed).noisy
         image = np.repeat(noisy, 3, axis=2) if noisy.shape[2] == 1 else noisy
         yield {"image": image[None], "strength": np.ones(1, np.float32)}
+
+
+def _first_readable(files: list[Path]) -> tuple[str, Photo]:
+    """As in training, where what cannot be read is skipped."""
+    trouble: DataError | None = None
+    for path in files:
+        try:
+            return path.name, read_rgb(path)
+        except DataError as error:
+            trouble = error
+    assert trouble is not None
+    raise trouble
 
 
 def quantise(graph: bytes, feeds: Iterator[dict[str, Any]], kept: tuple[str, ...] = FINEST) -> bytes:

@@ -21,7 +21,7 @@ def read_curves(run: Path) -> dict[str, dict[str, Series]]:
     Raises:
         DataError: there are none.
     """
-    files = sorted(run.rglob("metrics.csv"), key=_part)
+    files = sorted(run.glob("log/*/metrics.csv"), key=_part)
     if not files:
         raise DataError(f"{run} holds no metrics.csv; pass the folder that `fit --run` wrote")
     values: dict[str, dict[int, float]] = {}

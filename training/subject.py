@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pydantic import ValidationError
+
 from model_store import ModelCard, ModelStore
+from training.begin import recipe_of
 from training.errors import DataError
 from training.export import load_run
 from training.graph import receptive_radius, to_onnx
@@ -43,9 +46,15 @@ class Subject:
         """What says on which test data, and under which corruption.
 
         Raises:
-            RecipeError: a published model whose recipe does not ship.
+            RecipeError: of a published model whose card is too old to tell, no recipe ships.
         """
-        return self.trained[0] if self.trained else load_recipe(self.name)
+        if self.trained:
+            return self.trained[0]
+        assert self.card is not None
+        try:
+            return recipe_of(self.card)
+        except ValidationError:
+            return load_recipe(self.name)
 
     @property
     def tiling(self) -> tuple[int, int]:

@@ -33,7 +33,7 @@ def weights(run: Path) -> list[Tensor]:
 def test_training_learns_to_remove_noise(
     small: dict[str, Any], photos: Path, tmp_path: Path, optimiser: str
 ) -> None:
-    small["fit"].update(optimiser=optimiser, steps=200, rate=5e-3)
+    small["fit"].update(optimiser=optimiser, steps=200, rate=5e-3, ema=0.999)
     fit(Recipe.model_validate(small), photos, tmp_path, workers=0)
     _, network, effort = load_run(tmp_path)
     assert effort.steps == 200

@@ -79,10 +79,12 @@ def test_its_card_tells_the_truth_about_the_published_model_it_was_begun_with(
     (own,) = export_run(tmp_path / "own", store, None, frames)
     card = own.card
     assert card.limits[0].startswith("Fine-tuned on 14 noisy frames"), "every second of 36, less 4 held out"
-    assert card.limits[1:] == base.card.limits == ("for tests",)
+    assert card.limits[1] == "The corruption that its card names is that of the network it began with."
+    assert card.limits[2:] == base.card.limits == ("for tests",)
     assert [each.levels for each in card.corruption] == [each.levels for each in base.card.corruption]
     assert [each.share for each in card.corruption] == pytest.approx([1 / 3, 2 / 3])
-    assert card.training["data"] == base.card.training["data"]
+    as_cut = {"patch": TUNING.patch, "gray": 0.0, "shrink": 1.0, "augment": 0.0}
+    assert card.training["data"] == base.card.training["data"] | as_cut
     assert (card.training["schedule"], card.training["epochs"]) == ("cosine", None), "its own, not the base's"
     assert card.training["earlier"] == [{"model": "frames-camera/1", "sha256": base.card.sha256}]
     frames_used, *rest = card.training_data

@@ -78,8 +78,9 @@ def test_curves_of_a_resumed_run_are_joined(tmp_path: Path) -> None:
     assert curves["loss"]["training"].x.tolist() == [3, 4, 5]
     assert curves["loss"]["training"].y.tolist() == [203, 1004, 1005]
     assert curves["PSNR / dB"]["held out"].y.tolist() == [32, 40]
-    with pytest.raises(DataError, match=r"no metrics\.csv"):
-        read_curves(tmp_path / "log" / "version_2" / "nothing")
+    for none in (tmp_path / "nothing", tmp_path.parent):  # a folder of runs is no run
+        with pytest.raises(DataError, match=r"no metrics\.csv"):
+            read_curves(none)
 
 
 TINY = {

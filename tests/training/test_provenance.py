@@ -12,11 +12,12 @@ import torch
 from model_store import ModelStore, TrainingData
 from training.average import average
 from training.begin import begun_with
-from training.errors import DataError
+from training.errors import DataError, RecipeError
 from training.export import export_run, load_run
 from training.fit import fit
 from training.provenance import Provenance
 from training.recipe import Recipe, changed
+from training.subject import Subject
 
 THEIRS = "file,licence\nchelsea.png,CC-BY-4.0\ncoffee.png,CC0-1.0\n"
 OURS = "file,licence\ncamera.jpg,MIT\nastronaut.png,MIT\n"
@@ -115,6 +116,25 @@ def test_a_run_passes_on_whose_photographs_it_was_given_itself(
     assert sorted(named_by(tmp_path / "other", first)[1]) == sorted([*ours, *theirs])
     fit(recipe, first, tmp_path / "c", begun=begun_with(str(tmp_path / "b")), workers=0)
     assert named_by(tmp_path / "c", first) == (["CC-BY-4.0, CC0-1.0", "MIT"], [*theirs, *ours])
+
+
+def test_neither_a_run_nor_its_card_takes_the_images_of_another(
+    small: dict[str, Any], photos: Path, tmp_path: Path
+) -> None:
+    small["fit"]["steps"] = 5
+    recipe, run, store = Recipe.model_validate(small), tmp_path / "run", ModelStore(tmp_path / "store")
+    theirs = folder_of(photos, ["chelsea.png", "coffee.png"], THEIRS, tmp_path / "theirs")
+    ours = folder_of(photos, ["camera.jpg", "astronaut.png"], OURS, tmp_path / "ours")
+    fit(recipe, theirs, run, workers=0)
+    with pytest.raises(RecipeError, match="begun with other images"):
+        fit(changed(recipe, steps=8), ours, run, workers=0)
+    with pytest.raises(DataError, match="trained on other images than those of"):
+        export_run(run, store, None, ours)
+    (stored,) = export_run(run, store, None, None)
+    assert [each.licence for each in stored.card.training_data] == ["CC-BY-4.0, CC0-1.0"]
+    assert (stored.folder / "ATTRIBUTION.csv").read_text("utf-8") == THEIRS
+    measured = Subject.of_model(store.root, "small").recipe
+    assert (measured.data, measured.corruption) == (recipe.data, recipe.corruption), "no recipe has its name"
 
 
 def test_a_run_from_before_checkpoints_told_goes_on_and_names_its_folder_once(

@@ -1,6 +1,7 @@
 """What a run that broke off leaves behind, and how it goes on."""
 
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -70,6 +71,28 @@ def test_a_run_killed_at_once_goes_on_to_the_same_weights(spiral: dict[str, Any]
         fit(load_recipe(str(file)), None, tmp_path / run)
     for ours, theirs in zip(weights(tmp_path / "broken"), weights(tmp_path / "unbroken"), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_stop_keeps_all_its_steps_and_says_so(
+    number: signal.Signals, spiral: dict[str, Any], tmp_path: Path
+) -> None:
+    spiral["fit"].update(steps=10**6, epoch=10**5)
+    file, run = spelled(spiral, tmp_path), tmp_path / "run"
+    command = [sys.executable, "-m", "training", "fit", str(file), "--run", str(run)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (run / "log" / "version_0" / "metrics.csv").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        assert not (run / "last.ckpt").exists()
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number
+    steps = load_run(run)[2].steps
+    assert f"stopped at step {steps}, which {run / 'last.ckpt'} holds" in said
+    assert steps > 0
+    fit(changed(load_recipe(str(file)), steps=steps + 5), None, run)
+    assert load_run(run)[2].steps == steps + 5
 
 
 def test_a_finished_run_is_left_alone(recipe: Recipe, photos: Path, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> StoredModel:
     for name, pixels in (("photos", skimage.data.coffee()), ("held-out", skimage.data.astronaut()[:96, :96])):
         (folder / name).mkdir()
         Image.fromarray(pixels).save(folder / name / "photo.png")
+    (folder / "photos" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     given = ["frames-balanced:1", str(folder / "held-out"), "--photos", str(folder / "photos")]
     done = CliRunner().invoke(
         main,
