@@ -93,14 +93,14 @@ def export_run(
         store: where to publish.
         measurements: what `evaluate` wrote for this run, for the card's table; None leaves it empty, as
             where there are no clean images to measure on.
-        photos: the training folder, if there was one; its ATTRIBUTION.csv, if any, goes along,
-            joined with that of what the run began with.
+        photos: the training folder of a run from before checkpoints told whose images they learned from.
+            Their ATTRIBUTION.csv, if any, goes along, joined with that of what the run began with.
 
     Returns:
         What was published, the whole network first.
 
     Raises:
-        DataError: the run has no checkpoint, the measurements are of another one, or the store
+        DataError: the run has no checkpoint, the measurements or photos are those of another, or the store
             cannot be written; what it held is intact.
         ParityError: a graph differs from torch; nothing is published.
     """
