@@ -1,5 +1,6 @@
 """What is measured: clean images and their noisy ones, by a corruption or from a camera."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from training.corruption import (
 from training.data import gray, image_files, one_channel, read_rgb
 from training.errors import DataError
 
+log = logging.getLogger(__name__)
 REAL = "real noise"
 MILD = "real noise, input above 33 dB"
 SMALLEST = 7  # the window of SSIM
@@ -107,13 +109,15 @@ class Folder:
 
     @classmethod
     def read(cls, folder: Path, every: int = 1) -> Self:
-        """Take every `every`-th image of a folder, from the first.
+        """Take every `every`-th image of a folder, from the first; where there are pairs, the pairs alone.
 
         Raises:
             DataError: there are none, or one cannot be read, is too small or does not fit its reference.
         """
         files = image_files(folder)
         noisy = [path for path in files if path.stem.endswith("_noisy")]
+        if noisy and (alone := len(files) - 2 * len(noisy)):
+            log.warning("%s: %d files that belong to no pair are left out", folder, alone)
         taken = dict(list(enumerate(noisy or files))[::every])
         clean = {place: _reference(path) for place, path in taken.items()} if noisy else taken
         found = cls(folder.resolve().name, clean, taken if noisy else {})

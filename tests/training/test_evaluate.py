@@ -170,7 +170,9 @@ def test_every_nth_image_has_the_noise_it_has_among_all(images: Path) -> None:
     assert np.array_equal(some[1].noisy, all_of_them[2].noisy)
 
 
-def test_what_is_wrong_with_a_folder_is_said_first(photo: Photo, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_folder_is_said_first(
+    photo: Photo, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     Image.fromarray(photo).save(tmp_path / "a_noisy.png")
     with pytest.raises(DataError, match=r"no a_reference\.png beside it"):
         Folder.read(tmp_path)
@@ -180,6 +182,10 @@ def test_what_is_wrong_with_a_folder_is_said_first(photo: Photo, tmp_path: Path)
     Image.fromarray(photo).save(tmp_path / "a_reference.png")
     (pair,) = Folder.read(tmp_path).pairs("real noise")
     assert np.array_equal(pair.noisy, photo)
+    assert not caplog.text
+    Image.fromarray(photo).save(tmp_path / "clean.png")
+    assert len(Folder.read(tmp_path).clean) == 1
+    assert "1 files that belong to no pair are left out" in caplog.text
     (tmp_path / "stamp").mkdir()
     Image.fromarray(photo[:5]).save(tmp_path / "stamp" / "s.png")
     with pytest.raises(DataError, match=r"s\.png is 451x5; SSIM needs 7"):
