@@ -116,12 +116,14 @@ class Folder:
         """
         files = image_files(folder)
         noisy = [path for path in files if path.stem.endswith("_noisy")]
-        if noisy and (alone := len(files) - 2 * len(noisy)):
-            log.warning("%s: %d files that belong to no pair are left out", folder, alone)
         taken = dict(list(enumerate(noisy or files))[::every])
         clean = {place: _reference(path) for place, path in taken.items()} if noisy else taken
         found = cls(folder.resolve().name, clean, taken if noisy else {})
         found._check()
+        if noisy and len(files) > 2 * len(noisy):
+            log.warning(
+                "%s: %d files that belong to no pair are left out", folder, len(files) - 2 * len(noisy)
+            )
         return found
 
     def corruptions(self, names: Sequence[str]) -> Sequence[str]:
