@@ -124,10 +124,11 @@ def frame(photo: Pixels) -> bytes:
     return file_of(Image.fromarray(photo), "jpeg")
 
 
-def test_goodput_and_liveness_at_three_times_the_capacity(crowded: Server, frame: bytes, soak: bool) -> None:
+def test_goodput_and_liveness_far_above_the_capacity(crowded: Server, frame: bytes, soak: bool) -> None:
     seconds = 60 if soak else 6
     peak = closed_loop(crowded, frame, 4, seconds / 3)
-    rate = 3 * peak.count(200) / (seconds / 3)
+    capacity = peak.count(200) / (seconds / 3)
+    rate = (3 if soak else 6) * capacity  # which in a shared machine may double a second later
     open_loop(crowded, frame, rate, seconds / 4)  # fill what a full house fills, once
     before = memory_mib(crowded)
     alive = Seen()
@@ -140,13 +141,13 @@ def test_goodput_and_liveness_at_three_times_the_capacity(crowded: Server, frame
         finally:
             stop.set()
         watching.result()
-    print(f"peak {rate / 3:.1f}/s, offered {rate:.1f}/s: {seen.count(200)} x 200, {seen.count(429)} x 429")
+    print(f"peak {capacity:.1f}/s, offered {rate:.1f}/s: {seen.count(200)} x 200, {seen.count(429)} x 429")
     print(f"429 p99 {1000 * seen.percentile(429, 99):.0f} ms")
     print(f"live p99 {1000 * alive.percentile(200, 99):.0f} ms")
     print(f"memory {before:.0f} to {after:.0f} MiB")
     assert set(seen.seconds) == {200, 429}
     assert set(alive.seconds) == {200}
-    assert seen.count(200) >= 0.9 * seconds * rate / 3 if soak else seen.count(200) > 0
+    assert seen.count(200) >= 0.9 * seconds * capacity if soak else seen.count(200) > 0
     if soak:
         assert alive.percentile(200, 99) < 0.1
         assert abs(after - before) < 0.05 * before
