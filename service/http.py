@@ -108,7 +108,7 @@ async def denoise(request: Request, query: Annotated[DenoiseQuery, Query()]) -> 
     with pipeline.admission.body() as buffer:
         data = await read_image(request, pipeline.settings, buffer)
         same = sniff(data)
-        accept = request.headers.get("accept")
+        accept = ", ".join(request.headers.getlist("accept")) or None
         format = query.format or (choose_format(accept, same) if same else None)
         order = Order(query.model, query.strength, format, query.quality, query.noise)
         work = _denoised(pipeline, data, order, client_timeout(request))

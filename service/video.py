@@ -14,7 +14,7 @@ from typing import Any
 import av
 import click
 from av.format import Flags
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -29,6 +29,8 @@ _CODECS = {".webm": "libvpx-vp9"}
 _OTHER_CODEC = "libx264"
 _FRAME_RATE = Fraction(25)  # of a camera that does not tell
 _SQUARE = Fraction(1)  # pixels are, where nothing else is said
+# Without these the conversion to RGB truncates, and every frame is up to a level darker.
+_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 OPEN_S = 30  # cameras that sleep, or wait for their next key frame, take a while
 STALL_S = 15  # between two packets; HLS brings them in pieces of up to ten seconds
 GIVE_UP = 500  # damaged packets in a row; a camera joined between two key frames sends up to some hundred
@@ -241,7 +243,8 @@ class _Video:
         width, height = self._encoder.width, self._encoder.height
         if orientation.transposed:
             width, height = height, width
-        return orientation.upright(frame.to_ndarray(format="rgb24", width=width, height=height))
+        rgb = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=_EXACT)
+        return orientation.upright(rgb)
 
     def _pass_on(self, sound: list[Any]) -> None:
         if self._begun:

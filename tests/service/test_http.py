@@ -86,6 +86,9 @@ def test_output_format_by_query_then_accept_then_input(client: httpx.Client, noi
     assert types == ["image/webp", "image/png", "image/bmp"]
     refused = client.post("/v1/denoise", content=data, headers={"Accept": "text/html"})
     assert_problem(refused, 406, "not-acceptable")
+    lines = [("Accept", "text/html"), ("Accept", "image/webp")]
+    listed = client.post("/v1/denoise", content=data, headers=lines)
+    assert listed.headers["content-type"] == "image/webp"
 
 
 def test_strength_goes_from_nothing_to_all(client: httpx.Client, noisy: Pixels) -> None:

@@ -1,6 +1,6 @@
 """What a video says of its frames is kept: their times, the shape of their pixels, the sense of colours."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -11,6 +11,7 @@ import pytest
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from service import video
+from service.codec import Pixels
 from tests.service.test_video import as_they_are, frames_of, with_orientation
 
 
@@ -149,3 +150,31 @@ def test_recordings_that_were_joined_go_on_in_picture_and_sound(
         heard = list(container.decode(audio=0))
     assert sum(frame.samples / frame.rate for frame in heard) == pytest.approx(3, abs=0.2)
     assert heard[-1].time == pytest.approx(times[-1], abs=0.2)
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_frames_are_no_darker_than_they_were(photo: Pixels, tmp_path: Path, gray: bool) -> None:
+    pixels = photo[:256, :384]
+    pixels = pixels[..., :1].repeat(3, axis=2) if gray else pixels
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "12"})
+        stream.width, stream.height, stream.pix_fmt = 384, 256, "yuv420p"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    seen: list[Pixels] = []
+
+    async def watched(frames: AsyncIterator[Pixels]) -> AsyncIterator[Pixels | str]:
+        async for frame in frames:
+            seen.append(frame)
+            yield frame
+
+    def luma_of(path: Path) -> float:
+        with av.open(str(path)) as container:
+            return float(np.mean([frame.to_ndarray()[:256] for frame in container.decode(video=0)]))
+
+    assert video.clean_video(str(source), target, watched, None)
+    assert luma_of(target) == pytest.approx(luma_of(source), abs=0.15)
+    assert np.mean(seen) == pytest.approx(pixels.mean(), abs=0.3)
+    assert not gray or all((frame[..., :1] == frame).all() for frame in seen)
