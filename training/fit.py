@@ -5,7 +5,6 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch.optim import Adam, AdamW
 from training.batches import Batches, Share, prepare
 from training.build import build_network
 from training.checkpoint_io import AtomicCheckpointIO
+from training.ema import averaging
 from training.errors import DataError, DivergedError, RecipeError, StoppedError
 from training.grow import grow
 from training.losses import build_loss, psnr
@@ -291,20 +291,6 @@ def _multiplies_bf16() -> bool:
     if torch.accelerator.is_available():
         return True
     return any(can and "bf16" in what for what, can in torch.cpu.get_capabilities().items())
-
-
-def averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The exponential moving average of weights, which remembers less while there is little to remember.
-
-    With 0.999 from the first step on, four fifths of it would be the first weights after 230 steps. As in
-    TensorFlow's `ExponentialMovingAverage` with `num_updates`.
-    """
-
-    def average(mean: Tensor, weight: Tensor, number: Tensor) -> Tensor:
-        kept = ((1 + number) / (10 + number)).clamp(max=decay)
-        return mean * kept + weight * (1 - kept)
-
-    return average
 
 
 def make_trainer(recipe: Recipe, run: Path, batches: Batches, *further: pl.Callback) -> pl.Trainer:

@@ -29,6 +29,7 @@ class StopAtSignals(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         # All processes have to stop at one step; torchrun tells each of them by itself.
-        self.received = trainer.strategy.broadcast(self.received)
-        if self.received:
+        told = trainer.strategy.broadcast(self.received)
+        if told:  # else a signal that came meanwhile is for the next step
+            self.received = told
             trainer.should_stop = True
